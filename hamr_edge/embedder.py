@@ -1,0 +1,99 @@
+"""The public face of the runtime: embeddings of the people in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hamr_edge.backend import Backend, open_backend
+from hamr_edge.preprocess import crop_boxes, stack_crops
+from hamr_edge.sidecar import Sidecar
+
+
+class Embedder:
+    """Embeds detector crops.
+
+    ::
+
+        with Embedder("build/model.fp32.onnx") as embedder:
+            embeddings = embedder.embed(frame, boxes)
+
+    Not safe to share between threads: use one embedder a thread.
+
+    Args:
+        model: An artifact, a checkpoint folder, or a backend; a backend that came open stays open afterwards.
+        device: ``cpu``, ``cuda:N`` or ``auto``; ``embedder.device`` says what is used. Not for a backend.
+        threads: CPU threads of one inference; the library's default when None. Not for a backend.
+
+    Raises:
+        InputError: See :func:`hamr_edge.backend.open_backend`.
+        UnavailableError: A library or the device asked for is not there.
+    """
+
+    def __init__(self, model: str | Path | Backend, device: str = "auto", threads: int | None = None) -> None:
+        self._backend = model if isinstance(model, Backend) else open_backend(model, device, threads)
+        self._owns_backend = not self._backend.is_open
+
+    def __enter__(self) -> Embedder:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Load the model; for callers that cannot use a ``with`` statement."""
+        self._backend.open()
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        if self._owns_backend:
+            self._backend.close()
+
+    @property
+    def sidecar(self) -> Sidecar:
+        """What is known about the model: input size, embedding width, precision, scores."""
+        return self._backend.sidecar
+
+    @property
+    def device(self) -> str:
+        """The device in use."""
+        return self._backend.device
+
+    @property
+    def backend_name(self) -> str:
+        """Library and device, like ``onnxruntime-cpu``."""
+        return self._backend.name
+
+    def embed(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
+        """Embed the people in a frame.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR, as OpenCV reads it.
+            boxes: (N, 4) xyxy pixels; partly outside the frame is clipped.
+
+        Returns:
+            (N, D) float32, rows of unit L2 norm in the boxes' order; (0, D) for no boxes. The caller owns it.
+
+        Raises:
+            InputError: The frame or a box is not as expected; the message names the row.
+        """
+        return self.embed_batch(self.crop(frame, boxes))
+
+    def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embed (H, W, 3) uint8 BGR crops of any sizes: (N, D) float32, as :meth:`embed`."""
+        return self.embed_batch(stack_crops(crops, self.sidecar.input_size_hw))
+
+    def crop(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.uint8]:
+        """The first half of :meth:`embed`: (N, H, W, 3) uint8 crops at the model's input size."""
+        return crop_boxes(frame, boxes, self.sidecar.input_size_hw)
+
+    def embed_batch(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The second half of :meth:`embed`: embed crops that are at the model's input size."""
+        return self._backend.infer(batch)

@@ -1,0 +1,99 @@
+"""The sidecar: ``<artifact>.json``, everything known about an artifact, bound to it by SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hamr_edge.errors import ArtifactError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What a user of an artifact must know. Sizes in pixels, colours in 0..1 of the full range, order ``color_order``."""
+
+    artifact_sha256: str
+    """Hash of the artifact's bytes, lower-case hex."""
+    input_size_hw: tuple[int, int]
+    embedding_dim: int
+    max_batch: int
+    precision: str
+    """``fp32``, ``fp16``, ``int8`` or ``int8-cpu``."""
+    source_sha256: str
+    """Hash of the checkpoint's weights, or of the ONNX that an engine was built from."""
+    form: str = "crops"
+    """``crops``: input ``images``, uint8 (N, H, W, 3)."""
+    color_order: str = "BGR"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    resize: str = ""
+    network: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    """Data set, settings and scores as the checkpoint had them."""
+    parity: dict[str, Any] = field(default_factory=dict)
+    """Agreement with the source as measured before publishing."""
+    made_by: str = ""
+    """Version of hamr-edge and of what it exported with."""
+    schema: int = SCHEMA
+
+
+def sidecar_path(artifact: str | Path) -> Path:
+    """Where an artifact's sidecar lies."""
+    return Path(f"{artifact}.json")
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file, lower-case hex."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_sidecar(sidecar: Sidecar, path: Path) -> None:
+    """Write ``sidecar`` as JSON to ``path``."""
+    path.write_text(json.dumps(asdict(sidecar), indent=2) + "\n", encoding="utf-8")
+
+
+def load_sidecar(artifact: str | Path) -> Sidecar:
+    """Read an artifact's sidecar and hold it against the artifact.
+
+    Raises:
+        ArtifactError: The artifact or its sidecar is missing, the sidecar cannot be read, or the hash differs.
+    """
+    artifact, path = Path(artifact), sidecar_path(artifact)
+    if not artifact.is_file():
+        raise ArtifactError(f"artifact {artifact} is not there; 'hamr-edge export RUN -o DIR' writes one")
+    if not path.is_file():
+        raise ArtifactError(
+            f"{artifact} has no sidecar {path.name}; copy both files together, or export again with 'hamr-edge export'"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        sidecar = _from_json(values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"sidecar {path} cannot be read: {error}; export again with 'hamr-edge export'") from error
+    found = hash_file(artifact)
+    if found != sidecar.artifact_sha256:
+        raise ArtifactError(
+            f"sidecar {path.name} is not of this {artifact.name}: it vouches for SHA-256 "
+            f"{sidecar.artifact_sha256[:12]}..., the file has {found[:12]}...; copy both files again, or export again"
+        )
+    return sidecar
+
+
+def _from_json(values: dict[str, Any]) -> Sidecar:
+    if values["schema"] != SCHEMA:
+        raise ValueError(f"schema {values['schema']!r}, this version reads {SCHEMA}")
+    unknown = set(values) - {known.name for known in fields(Sidecar)}
+    if unknown:
+        raise ValueError(f"unknown entries {sorted(unknown)}")
+    height, width = values["input_size_hw"]
+    mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+    return Sidecar(**{**values, "input_size_hw": (int(height), int(width)), "mean": mean, "std": std})
