@@ -1,0 +1,1 @@
+"""Checkpoint to artifacts: ONNX files, checked before they are published."""

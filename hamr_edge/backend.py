@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
 from hamr_edge.sidecar import Sidecar
 
@@ -118,7 +117,9 @@ def open_backend(artifact: str | Path, device: str = "auto", threads: int | None
     elif path.suffix == ".onnx":
         target = _ONNX
     elif path.suffix == ".engine":
-        raise UnavailableError(f"{path}: this version of hamr-edge does not run TensorRT engines yet; use the .onnx file")
+        raise UnavailableError(
+            f"{path}: this version of hamr-edge does not run TensorRT engines yet; use the .onnx file"
+        )
     elif not path.exists():
         raise InputError(f"model {path} is not there; expected an .onnx file or a checkpoint folder")
     else:

@@ -24,7 +24,10 @@ def check_boxes(boxes: ArrayLike, frame_size_hw: tuple[int, int]) -> NDArray[np.
         InputError: Wrong shape or dtype, or a row that is not finite, is inverted or lies wholly outside the frame; the
             message names the row.
     """
-    given: NDArray[Any] = np.asarray(boxes)
+    try:
+        given: NDArray[Any] = np.asarray(boxes)
+    except ValueError as error:
+        raise InputError(f"boxes must have shape (N, 4) xyxy pixels, got rows of different lengths: {error}") from error
     if given.size == 0 and given.ndim <= 2:
         return np.zeros((0, 4), np.float32)
     if given.ndim != 2 or given.shape[1] != 4:
@@ -32,10 +35,11 @@ def check_boxes(boxes: ArrayLike, frame_size_hw: tuple[int, int]) -> NDArray[np.
         raise InputError(f"boxes must have shape (N, 4) xyxy pixels, got {given.shape}{hint}")
     if not (np.issubdtype(given.dtype, np.floating) or np.issubdtype(given.dtype, np.integer)):
         raise InputError(f"boxes must hold real numbers, got dtype {given.dtype}")
-    boxes_xyxy = given.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is rejected with its row
+        boxes_xyxy = given.astype(np.float32)
     height, width = frame_size_hw
     x1, y1, x2, y2 = boxes_xyxy.T
-    _reject(boxes_xyxy, ~np.isfinite(boxes_xyxy).all(axis=1), "is not finite; drop it before embedding")
+    _reject(boxes_xyxy, ~np.all(np.isfinite(boxes_xyxy), axis=1), "is not finite; drop it before embedding")
     _reject(
         boxes_xyxy,
         (x2 <= x1) | (y2 <= y1),

@@ -33,6 +33,7 @@ class _LazyGroup(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
         if cmd_name not in _COMMANDS:
             return None
         module_name, attribute = _COMMANDS[cmd_name][0].split(":")
@@ -43,8 +44,7 @@ class _LazyGroup(click.Group):
             if extra is None:
                 raise
             raise UnavailableError(
-                f"'hamr-edge {cmd_name}' needs {error.name}; "
-                f"pip install 'hamr-edge[{extra}]'"
+                f"'hamr-edge {cmd_name}' needs {error.name}; pip install 'hamr-edge[{extra}]'"
             ) from error
         if not isinstance(command, click.Command):
             raise TypeError(f"{module_name}:{attribute} is not a click command")
@@ -70,8 +70,8 @@ class _LazyGroup(click.Group):
 def hamr_edge() -> None:
     """Person re-identification from training to the camera, with proof that nothing was lost on the way.
 
-    Exit codes: 0 done; 1 unexpected; 2 wrong input; 3 a gate failed, nothing was published; 4 the device or library asked
-    for is not there.
+    Exit codes: 0 done; 1 unexpected; 2 wrong input; 3 a gate failed, nothing was published; 4 the device or library
+    asked for is not there.
     """
 
 

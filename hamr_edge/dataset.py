@@ -61,7 +61,9 @@ def open_dataset(root: str | Path) -> ReidDataset:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"data set {root} is not a folder; 'hamr-edge synth {root}' would write a procedural one there")
+        raise InputError(
+            f"data set {root} is not a folder; 'hamr-edge synth {root}' would write a procedural one there"
+        )
     missing = [folder for folder in _SPLITS.values() if not (root / folder).is_dir()]
     if missing:
         found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
@@ -82,7 +84,7 @@ def _read_split(folder: Path) -> LabelledCrops:
         match = _NAME.match(path.name)
         if match is None:
             raise InputError(
-                f"{path} does not name its identity and camera; expected Market-1501's form, like 0002_c1s1_000451_03.jpg"
+                f"{path} does not name identity and camera; expected Market-1501's form, like 0002_c1s1_000451_03.jpg"
             )
         labels.append((int(match.group(1)), int(match.group(2))))
     identities, cameras = np.asarray(labels, dtype=np.int64).T

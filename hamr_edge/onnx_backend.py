@@ -86,14 +86,19 @@ class OnnxBackend(Backend):
         names = [value.name for value in self._session.get_inputs()], [v.name for v in self._session.get_outputs()]
         if names != (["images"], ["embeddings"]):
             self.close()
-            raise ArtifactError(f"{self._path} has inputs {names[0]} and outputs {names[1]}; expected images, embeddings")
+            raise ArtifactError(
+                f"{self._path} has inputs {names[0]} and outputs {names[1]}; expected images, embeddings"
+            )
 
     def _create_session(self) -> Any:
         options = self._ort.SessionOptions()
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if self.device == "cpu":
-            return self._ort.InferenceSession(str(self._path), options, providers=[_CPU])
+            try:
+                return self._ort.InferenceSession(str(self._path), options, providers=[_CPU])
+            except Exception as error:  # ONNX Runtime raises its own types, and RuntimeError
+                raise ArtifactError(f"ONNX Runtime {self._ort.__version__} cannot load {self._path}: {error}") from error
         # Without this, a CUDA library that does not load is a warning and the whole graph runs on the CPU.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         provider = (_CUDA, {"device_id": self.device.split(":")[1]})

@@ -14,6 +14,12 @@ def stderr_console(quiet: bool = False) -> Console:
     return Console(stderr=True, quiet=quiet, highlight=False)
 
 
+def stdout_console() -> Console:
+    """A console for results; wide where nobody watches, so that tables in files and pipes do not fold."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Progress]:
     """A bar with count, time spent and time left; extra text goes into the task's ``note`` field."""

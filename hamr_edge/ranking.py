@@ -59,14 +59,16 @@ def score_retrieval(
     keep = gallery_identities != JUNK_IDENTITY
     if not keep.all():
         gallery, gallery_identities, gallery_cameras = gallery[keep], gallery_identities[keep], gallery_cameras[keep]
+    by_identity = np.argsort(gallery_identities, kind="stable")
+    sorted_identities = gallery_identities[by_identity]
+    starts, ends = (np.searchsorted(sorted_identities, query_identities, side) for side in ("left", "right"))
     first_ranks, precisions = [], []
     rows = max(1, _BLOCK_BYTES // (4 * max(1, len(gallery))))
     for start in range(0, len(query), rows):
-        similarities = query[start : start + rows] @ gallery.T
-        for row, similarity in enumerate(similarities, start):
-            same_identity = gallery_identities == query_identities[row]
-            same_camera = gallery_cameras == query_cameras[row]
-            ranks = _ranks_of_matches(similarity, same_identity & ~same_camera, same_identity & same_camera)
+        for row, similarity in enumerate(query[start : start + rows] @ gallery.T, start):
+            same_identity = by_identity[starts[row] : ends[row]]
+            same_camera = gallery_cameras[same_identity] == query_cameras[row]
+            ranks = _ranks_of_matches(similarity, same_identity[~same_camera], same_identity[same_camera])
             if len(ranks):
                 first_ranks.append(ranks[0])
                 precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
@@ -78,20 +80,19 @@ def score_retrieval(
 
 
 def _ranks_of_matches(
-    similarity: NDArray[np.float32], right: NDArray[np.bool_], left_out: NDArray[np.bool_]
+    similarity: NDArray[np.float32], right: NDArray[np.int64], left_out: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Ranks, from 1 and ascending, of the right gallery images: counted, without sorting the whole gallery."""
-    matches = np.flatnonzero(right)
-    scores = similarity[matches]
-    order = np.argsort(-scores, kind="stable")
-    matches, scores = matches[order], scores[order]
-    ranks = np.empty(len(matches), np.int64)
-    out = similarity[left_out]
-    out_index = np.flatnonzero(left_out)
-    for place, (index, score) in enumerate(zip(matches, scores, strict=True)):
-        above = np.count_nonzero(similarity > score) + np.count_nonzero(similarity[:index] == score)
-        above -= np.count_nonzero(out > score) + np.count_nonzero(out[out_index < index] == score)
+    """Ranks, from 1 and ascending, of the right gallery images: counted, without sorting the whole gallery.
+
+    Overwrites the similarities of what is left out.
+    """
+    similarity[left_out] = -np.inf
+    ranks = np.empty(len(right), np.int64)
+    for place, (index, score) in enumerate(zip(right.tolist(), similarity[right], strict=True)):
+        # An equal similarity ranks above when it comes earlier in the gallery.
+        above = np.count_nonzero(similarity[:index] >= score) + np.count_nonzero(similarity[index + 1 :] > score)
         ranks[place] = above + 1
+    ranks.sort()
     return ranks
 
 

@@ -15,7 +15,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What a user of an artifact must know. Sizes in pixels, colours in 0..1 of the full range, order ``color_order``."""
+    """What a user of an artifact must know. Sizes in pixels; mean and deviation in 0..1, in ``color_order``."""
 
     artifact_sha256: str
     """Hash of the artifact's bytes, lower-case hex."""
@@ -26,6 +26,8 @@ class Sidecar:
     """``fp32``, ``fp16``, ``int8`` or ``int8-cpu``."""
     source_sha256: str
     """Hash of the checkpoint's weights, or of the ONNX that an engine was built from."""
+    external_data_sha256: str = ""
+    """Hash of ``<artifact>.data``, which holds the weights of an ONNX file above 2 GB; empty without one."""
     form: str = "crops"
     """``crops``: input ``images``, uint8 (N, H, W, 3)."""
     color_order: str = "BGR"
@@ -45,6 +47,11 @@ class Sidecar:
 def sidecar_path(artifact: str | Path) -> Path:
     """Where an artifact's sidecar lies."""
     return Path(f"{artifact}.json")
+
+
+def external_data_path(artifact: str | Path) -> Path:
+    """Where the weights of an ONNX file above 2 GB lie."""
+    return Path(f"{artifact}.data")
 
 
 def hash_file(path: str | Path) -> str:
@@ -79,13 +86,21 @@ def load_sidecar(artifact: str | Path) -> Sidecar:
         sidecar = _from_json(values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"sidecar {path} cannot be read: {error}; export again with 'hamr-edge export'") from error
-    found = hash_file(artifact)
-    if found != sidecar.artifact_sha256:
-        raise ArtifactError(
-            f"sidecar {path.name} is not of this {artifact.name}: it vouches for SHA-256 "
-            f"{sidecar.artifact_sha256[:12]}..., the file has {found[:12]}...; copy both files again, or export again"
-        )
+    _check_hash(path, artifact, sidecar.artifact_sha256)
+    if sidecar.external_data_sha256:
+        _check_hash(path, external_data_path(artifact), sidecar.external_data_sha256)
     return sidecar
+
+
+def _check_hash(sidecar: Path, file: Path, expected: str) -> None:
+    if not file.is_file():
+        raise ArtifactError(f"{sidecar.name} vouches for {file.name}, which is not there; copy all files together")
+    found = hash_file(file)
+    if found != expected:
+        raise ArtifactError(
+            f"sidecar {sidecar.name} is not of this {file.name}: it vouches for SHA-256 {expected[:12]}..., "
+            f"the file has {found[:12]}...; copy all files again, or export again"
+        )
 
 
 def _from_json(values: dict[str, Any]) -> Sidecar:
@@ -94,6 +109,9 @@ def _from_json(values: dict[str, Any]) -> Sidecar:
     unknown = set(values) - {known.name for known in fields(Sidecar)}
     if unknown:
         raise ValueError(f"unknown entries {sorted(unknown)}")
+    for name in ("embedding_dim", "max_batch"):
+        if not isinstance(values[name], int) or values[name] < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {values[name]!r}")
     height, width = values["input_size_hw"]
     mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
     return Sidecar(**{**values, "input_size_hw": (int(height), int(width)), "mean": mean, "std": std})

@@ -3,10 +3,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# The networks here are tiny: a second thread costs more than it gives, most of all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
 from tests.artifacts import write_tiny_artifact
+from tests.tiny_dataset import write_tiny_dataset
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,31 @@ def data_root() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("HAMR_DATA does not name a folder of real data")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def synthetic_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A procedural data set: 6 training and 6 test identities, 2 cameras."""
+    from hamr_edge.trainer.synthetic_data import write_dataset
+
+    root = tmp_path_factory.mktemp("synthetic") / "data"
+    write_dataset(root, ids=12, cameras=2, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, synthetic_dataset: Path) -> Path:
+    """A real checkpoint of a tiny network, input 32 x 16, 12 values. Not to be changed."""
+    from hamr_edge.dataset import open_dataset
+    from hamr_edge.trainer.loop import train
+    from tests.test_train import TINY
+
+    run = tmp_path_factory.mktemp("checkpoint") / "run"
+    train(TINY, open_dataset(synthetic_dataset), run, quiet=True)
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny data set in Market-1501's layout, with junk and distractors. Not to be changed."""
+    return write_tiny_dataset(tmp_path_factory.mktemp("dataset") / "tiny")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hamr_edge import Embedder, InputError, open_backend
+from hamr_edge import ArtifactError, Embedder, InputError, open_backend
 from hamr_edge.errors import HamrEdgeError
+from hamr_edge.sidecar import hash_file, load_sidecar, sidecar_path, write_sidecar
 
 
 def test_rows_are_unit_and_in_the_order_of_the_boxes(tiny_artifact: Path, frame: np.ndarray) -> None:
@@ -47,3 +49,11 @@ def test_wrong_batch_is_named(tiny_artifact: Path) -> None:
             backend.infer(np.zeros((32, 16, 3), np.uint8))
         with pytest.raises(InputError, match="got float32"):
             backend.infer(np.zeros((1, 32, 16, 3), np.float32))  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_no_model_is_named(tiny_artifact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a model")
+    write_sidecar(replace(load_sidecar(tiny_artifact), artifact_sha256=hash_file(path)), sidecar_path(path))
+    with pytest.raises(ArtifactError, match=r"cannot load .*broken\.onnx"):
+        open_backend(path, "cpu").open()

@@ -1,0 +1,1 @@
+"""Labelled crops to a checkpoint, in PyTorch."""

@@ -1,9 +1,9 @@
 """HAMR: the hybrid-attention multi-resolution network (paper, section 3; figure 2).
 
-Stages 1 to 4 of a ResNet are aligned by max-pooling, weighed by spatial attention, concatenated and weighed by channel
-attention. The fused map is cut into K stripes; every run of adjacent stripes is a part, K (K + 1) / 2 in all. Each part has its
-own head. The heads are two batched matrix products, and every part's pools follow from the K stripes' pools, so the forward
-pass never walks over parts.
+Stages 1 to 4 of a ResNet are aligned by max-pooling, weighed by spatial attention, concatenated and weighed by
+channel attention. The fused map is cut into K stripes; every run of adjacent stripes is a part, K (K + 1) / 2 in all.
+Each part has its own head. The heads are batched matrix products, and every part's pools follow from the K stripes'
+pools, so the forward pass never walks over parts.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class NetworkConfig:
         stride = STAGE_STRIDES[-1]
         if height < stride or width < stride or height % (stride * self.stripes) or width % stride:
             raise InputError(
-                f"input size must be a multiple of {stride * self.stripes} x {stride} (height: {self.stripes} stripes of "
-                f"the last map, which is 1/{stride} of the image; width: 1/{stride}), got {height} x {width}"
+                f"input size must be a multiple of {stride * self.stripes} x {stride} (height: {self.stripes} stripes "
+                f"of the last map, which is 1/{stride} of the image; width: 1/{stride}), got {height} x {width}"
             )
 
     @property
@@ -63,7 +63,7 @@ class NetworkConfig:
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold and :meth:`from_json` reads."""
-        return asdict(self)
+        return {**asdict(self), "input_size_hw": list(self.input_size_hw)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> NetworkConfig:
@@ -84,12 +84,12 @@ class PartFeatures(NamedTuple):
 
 
 def part_windows(stripes: int) -> list[tuple[int, int]]:
-    """The (first, end) stripes of every part, level by level: one window of K stripes, two of K - 1, ... (equation 3)."""
+    """The (first, end) stripes of every part, level by level: one window of K, two of K - 1, ... (equation 3)."""
     return [(first, first + size) for size in range(stripes, 0, -1) for first in range(stripes - size + 1)]
 
 
 def part_levels(stripes: int) -> list[int]:
-    """The level (0 for the whole body, K - 1 for single stripes) of every part, in the order of :func:`part_windows`."""
+    """The level of every part (0: whole body, K - 1: single stripes), in the order of :func:`part_windows`."""
     return [stripes - (end - first) for first, end in part_windows(stripes)]
 
 
@@ -111,28 +111,27 @@ class PartHeads(nn.Module):
         self.classify = nn.Parameter(torch.empty(parts, width, classes))
         self.classify_bias = nn.Parameter(torch.zeros(parts, 1, classes))
         windows = part_windows(config.stripes)
-        average = torch.zeros(parts, config.stripes)
+        membership = torch.zeros(config.stripes, parts)
         for part, (first, end) in enumerate(windows):
-            average[part, first:end] = 1.0 / (end - first)
-        self.average: Tensor
-        self.register_buffer("average", average, persistent=False)
+            membership[first:end, part] = 1
+        self.membership: Tensor
+        """(K, parts): 1 where the part covers the stripe; exact in every dtype."""
+        self.register_buffer("membership", membership, persistent=False)
         nn.init.normal_(self.reduce, std=(2.0 / reduced) ** 0.5)
         nn.init.normal_(self.project, std=(2.0 / width) ** 0.5)
         nn.init.normal_(self.classify, std=0.001)
 
     def pool(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to (P, N, 2 C): each part's maximum, then its mean, per channel."""
-        count, channels, height, width = features.shape
-        stripes = self.stripes
-        window = (height // stripes, width)
-        maxima = F.max_pool2d(features, window).reshape(count, channels, stripes).permute(2, 0, 1)
-        means = F.avg_pool2d(features, window).reshape(count, channels, stripes).permute(2, 0, 1)
+        height, width = features.shape[2:]
+        window = (height // self.stripes, width)
         # A window of s + 1 stripes is two windows of s: levels come from the finest up, and are stored coarsest first.
-        levels = [maxima]
-        for _ in range(stripes - 1):
+        levels = [F.max_pool2d(features, window).squeeze(3).permute(2, 0, 1)]
+        for _ in range(self.stripes - 1):
             levels.insert(0, torch.maximum(levels[0][:-1], levels[0][1:]))
-        part_means = (self.average @ means.reshape(stripes, -1)).reshape(-1, count, channels)
-        return torch.cat([torch.cat(levels), part_means], dim=2)
+        average = self.membership / self.membership.sum(0)
+        means = F.avg_pool2d(features, window).squeeze(3) @ average
+        return torch.cat([torch.cat(levels), means.permute(2, 0, 1)], dim=2)
 
     def forward(self, features: Tensor) -> PartFeatures:
         """(N, C, H, W) fused map to the parts' features."""

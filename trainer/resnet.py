@@ -40,10 +40,12 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, channels * expansion, H / stride, W / stride)."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + shortcut)
+        added: Tensor = self.relu(out + shortcut)
+        return added
 
 
 class Bottleneck(nn.Module):
@@ -68,11 +70,13 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, channels * expansion, H / stride, W / stride)."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(out + shortcut)
+        added: Tensor = self.relu(out + shortcut)
+        return added
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
@@ -123,4 +127,3 @@ class ResNet(nn.Module):
         stage3 = self.layer3(stage2)
         stage4 = self.layer4(stage3)
         return stage1, stage2, stage3, stage4
-

@@ -1,0 +1,37 @@
+# Two commands set everything up on a machine that has Python (3.10 or later) and make:
+#   make demo    environment, install, and the whole way on procedural data
+#   make test    environment, install, style, types and tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed.stamp
+DEMO ?= demo
+
+.PHONY: demo test check wheel clean
+
+demo: $(STAMP)
+	$(BIN)/hamr-edge demo -o $(DEMO)
+
+test: $(STAMP) check
+	$(BIN)/python -m pytest
+
+# mypy sees the folders' package names only in an installed copy.
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p hamr_edge
+
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --no-isolation --wheel
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip setuptools -c constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,21 @@
+"""Where and when a benchmark ran: without this, its times say nothing."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from typing import Any
+
+from hamr_edge.benchmarks.config import BenchConfig
+from hamr_edge.machine import describe_machine, library_versions
+
+
+def describe_environment(config: BenchConfig) -> dict[str, Any]:
+    """Machine, libraries, threads, load and date (ISO 8601, UTC)."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **describe_machine(),
+        "threads": config.threads,
+        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "libraries": library_versions(),
+    }

@@ -1,0 +1,217 @@
+"""Embeddings as a Parquet file, written row group by row group in bounded memory. Needs pyarrow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamr_edge import __version__
+from hamr_edge.errors import HamrEdgeError, UnavailableError
+from hamr_edge.output_file import OutputFile
+from hamr_edge.sidecar import Sidecar
+
+_log = logging.getLogger(__name__)
+_ROW_GROUP_BYTES = 8 << 20
+_LARGEST_ROW_GROUP = 1 << 16
+_COLUMN_NOTES = {
+    "frame": "number of the frame, from 1",
+    "time": "seconds since the first frame",
+    "box": "x1, y1, x2, y2 in pixels of the frame",
+    "score": "the detector's score",
+    "embedding": "row of unit L2 norm",
+}
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet.
+
+    Raises:
+        UnavailableError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UnavailableError(
+            "pyarrow, which writes Parquet, is not installed; pip install 'hamr-edge[parquet]'"
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+class EmbeddingTable:
+    """One row a person: ``frame``, ``time``, ``box``, ``score``, ``embedding``. A context manager.
+
+    Left without an error, the file gets its name. Left with one, what was appended is kept as
+    ``OUT.partial.parquet``, whole and readable, and ``OUT`` stays as it was.
+
+    Args:
+        path: The ``.parquet`` file to make or replace.
+        embedding_dim: Values of one embedding.
+        metadata: Facts for the file's own metadata, such as the artifact's hash.
+
+    Raises:
+        InputError: The file cannot be made there.
+        UnavailableError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: str | Path, embedding_dim: int, metadata: Mapping[str, str] | None = None) -> None:
+        self._file = OutputFile(path, ".parquet")
+        self._arrow, self._parquet = import_pyarrow()
+        self._dim = embedding_dim
+        self._schema = _build_schema(
+            self._arrow, embedding_dim, {**(metadata or {}), "embedding_dim": str(embedding_dim)}
+        )
+        self._rows_per_group = min(max(1, _ROW_GROUP_BYTES // (4 * embedding_dim)), _LARGEST_ROW_GROUP)
+        self._writer: Any = None
+        self._pending: list[tuple[NDArray[Any], ...]] = []
+        self._pending_rows = 0
+        self.rows = 0
+
+    def __enter__(self) -> EmbeddingTable:
+        name = str(self._file.temporary)
+        try:
+            self._writer = self._parquet.ParquetWriter(name, self._schema, compression="zstd", use_dictionary=False)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        writer, self._writer = self._writer, None
+        try:
+            if error is None:
+                self._finish(writer)
+                self._file.publish()
+            elif self.rows:
+                self._finish(writer)
+                self._file.keep_partial()
+                _log.warning(
+                    "%s: not finished; %d embeddings are kept in %s", self._file.path, self.rows, self._file.partial
+                )
+            else:
+                writer.close()
+        except (OSError, HamrEdgeError) as failure:
+            if error is None:
+                raise self._cannot_write(failure) from failure
+            _log.warning("%s: nothing could be kept: %s", self._file.path, failure)
+        finally:
+            self._file.discard()
+
+    def append(
+        self,
+        frame_number: int,
+        time_s: float,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+    ) -> None:
+        """Add the people of one frame; nobody is fine.
+
+        Args:
+            frame_number: From 1.
+            time_s: Seconds since the first frame.
+            boxes: (N, 4) xyxy pixels. This and the next two must not change afterwards: they are written later.
+            scores: (N,).
+            embeddings: (N, D) float32.
+
+        Raises:
+            HamrEdgeError: The table is not open, shapes disagree, an embedding is not finite, or the file cannot be
+                written.
+        """
+        if self._writer is None:
+            raise HamrEdgeError(f"table {self._file.path} is not open; use it in a 'with' statement")
+        count = len(embeddings)
+        if boxes.shape != (count, 4) or scores.shape != (count,) or embeddings.shape != (count, self._dim):
+            raise HamrEdgeError(
+                f"expected boxes (N, 4), scores (N,) and embeddings (N, {self._dim}), got {boxes.shape}, "
+                f"{scores.shape} and {embeddings.shape}"
+            )
+        wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+        if len(wrong):
+            raise HamrEdgeError(
+                f"frame {frame_number}: embedding {wrong[0]} is not finite; the model overflows on this crop, "
+                "'hamr-edge bench' measures how often"
+            )
+        if count:
+            frames, times = np.full(count, frame_number, np.int64), np.full(count, time_s, np.float64)
+            self._pending.append((frames, times, boxes, scores, embeddings))
+            self._pending_rows += count
+            self.rows += count
+        if self._pending_rows >= self._rows_per_group:
+            try:
+                self._write_pending(self._writer)
+            except OSError as error:
+                raise self._cannot_write(error) from error
+
+    def _finish(self, writer: Any) -> None:
+        self._write_pending(writer)
+        writer.close()
+
+    def _write_pending(self, writer: Any) -> None:
+        if not self._pending:
+            return
+        frames, times, boxes, scores, embeddings = (
+            np.concatenate(column) for column in zip(*self._pending, strict=True)
+        )
+        self._pending, self._pending_rows = [], 0
+        arrow = self._arrow
+        columns = [
+            arrow.array(frames),
+            arrow.array(times),
+            _fixed_size_lists(arrow, boxes),
+            arrow.array(scores.astype(np.float32, copy=False)),
+            _fixed_size_lists(arrow, embeddings),
+        ]
+        writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema), row_group_size=len(frames))
+
+    def _cannot_write(self, error: Exception) -> HamrEdgeError:
+        return HamrEdgeError(
+            f"cannot write {self._file.path}: {error}; check the free space and the folder's permissions"
+        )
+
+
+def _build_schema(arrow: Any, embedding_dim: int, metadata: Mapping[str, str]) -> Any:
+    types = {
+        "frame": arrow.int64(),
+        "time": arrow.float64(),
+        "box": arrow.list_(arrow.float32(), 4),
+        "score": arrow.float32(),
+        "embedding": arrow.list_(arrow.float32(), embedding_dim),
+    }
+    fields = [
+        arrow.field(name, kind, nullable=False, metadata={"description": _COLUMN_NOTES[name]})
+        for name, kind in types.items()
+    ]
+    return arrow.schema(fields, metadata=dict(metadata))
+
+
+def _fixed_size_lists(arrow: Any, rows: NDArray[np.float32]) -> Any:
+    values = arrow.array(np.ascontiguousarray(rows, dtype=np.float32).reshape(-1))
+    return arrow.FixedSizeListArray.from_arrays(values, rows.shape[1])
+
+
+def table_metadata(sidecar: Sidecar, model: str, source: str, people: str) -> dict[str, str]:
+    """The facts that a table of embeddings carries: what made them, of what.
+
+    Args:
+        sidecar: Of the artifact that embedded.
+        model: The artifact as it was named.
+        source: The source of the frames; without a password.
+        people: The detector, or the file of detections.
+    """
+    return {
+        "artifact_sha256": sidecar.artifact_sha256,
+        "source_sha256": sidecar.source_sha256,
+        "precision": sidecar.precision,
+        "model": model,
+        "source": source,
+        "people": people,
+        "made_by": f"hamr-edge {__version__}",
+    }

@@ -1,0 +1,49 @@
+"""JSON results, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hamr_edge.atomic import replace_file
+from hamr_edge.errors import InputError
+
+STDOUT = "-"
+
+
+def check_json_target(target: str) -> None:
+    """Find out before long work whether :func:`write_json` can write there.
+
+    Raises:
+        InputError: The folder is missing or cannot be written to, or the target is a folder.
+    """
+    if target == STDOUT:
+        return
+    path = Path(target)
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise InputError(f"--json {path} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise InputError(f"--json {path}: folder {folder} is not there; mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--json {path}: folder {folder} cannot be written to")
+
+
+def write_json(values: Any, target: str) -> None:
+    """Write values as indented JSON to a file; ``-`` is stdout.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    if target == STDOUT:
+        click.echo(text, nl=False)
+        return
+    try:
+        replace_file(Path(target), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--json {target} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,37 @@
+"""Non-maximum suppression: of boxes that overlap, the one with the best score stays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def box_iou(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of one (4,) xyxy box with each of (N, 4): (N,) float32 in 0..1."""
+    top_left = np.maximum(box[:2], boxes[:, :2])
+    bottom_right = np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod((bottom_right - top_left).clip(0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
+def suppress_overlaps(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], iou_threshold: float
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        scores: (N,); of equal scores the earlier box goes first.
+        iou_threshold: A box that overlaps a better one by more than this is dropped.
+
+    Returns:
+        (K,) int64 indices of the boxes that stay, best score first.
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        left = left[box_iou(boxes[best], boxes[left]) <= iou_threshold]
+    return np.asarray(kept, dtype=np.int64)

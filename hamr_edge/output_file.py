@@ -1,0 +1,51 @@
+"""A result that is written over a long time: under a temporary name, then published, or kept as what it is, a part."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hamr_edge.errors import InputError
+
+
+class OutputFile:
+    """Where a long-running writer writes. Its checks come before the long work.
+
+    Attributes:
+        path: The name under which readers find the finished file.
+        temporary: The name to write under, beside it; hidden.
+        partial: The name of what was written when an error cut the work short: ``NAME.partial.SUFFIX``.
+
+    Args:
+        path: The file to make or replace.
+        suffix: What ``path`` must end in, with the dot.
+
+    Raises:
+        InputError: Wrong suffix, or the folder is missing or cannot be written to.
+    """
+
+    def __init__(self, path: str | Path, suffix: str) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() != suffix:
+            raise InputError(f"output {path} must end in {suffix}")
+        folder = self.path.absolute().parent
+        if self.path.is_dir():
+            raise InputError(f"output {path} is a folder; name a file in it")
+        if not folder.is_dir():
+            raise InputError(f"output {path}: folder {folder} is not there; mkdir -p {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"output {path}: folder {folder} cannot be written to")
+        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}{suffix}")
+        self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+
+    def publish(self) -> None:
+        """Give the finished file its name; an older one is replaced."""
+        self.temporary.replace(self.path)
+
+    def keep_partial(self) -> None:
+        """Keep what was written as ``partial``; ``path`` stays as it was."""
+        self.temporary.replace(self.partial)
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self.temporary.unlink(missing_ok=True)

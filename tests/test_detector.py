@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto
+
+from hamr_edge.detector import HogDetector, open_detector
+from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.nms import box_iou, suppress_overlaps
+from hamr_edge.video import open_source
+from hamr_edge.yolox import YoloxDetector, anchor_grid, letterbox
+from tests.yolox_files import SIZE_HW, write_yolox, yolox_output
+
+_PEOPLE = [
+    (0, (10.0, 8.0, 22.0, 40.0), 0.7),
+    (50, (11.0, 9.0, 23.0, 41.0), 0.6),  # overlaps the first: suppressed
+    (100, (60.0, 20.0, 80.0, 63.0), 0.75),
+    (110, (30.0, 20.0, 35.0, 30.0), 0.3),  # not sure enough
+]
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> YoloxDetector:
+    path = write_yolox(tmp_path_factory.mktemp("yolox") / "tiny.onnx", yolox_output(_PEOPLE))
+    return YoloxDetector(path, "cpu", threads=1)
+
+
+def test_yolox_decodes_suppresses_and_sorts(detector: YoloxDetector) -> None:
+    boxes, scores = detector.detect(np.zeros((*SIZE_HW, 3), np.uint8))  # the frame is the canvas
+    np.testing.assert_allclose(boxes, [_PEOPLE[2][1], _PEOPLE[0][1]], atol=1e-4)
+    np.testing.assert_allclose(scores, [0.75, 0.7], atol=1e-6)
+    assert boxes.dtype == scores.dtype == np.float32
+    assert detector.name == "tiny.onnx, onnxruntime-cpu"
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 400), width=st.integers(1, 400))
+def test_yolox_boxes_are_in_the_frames_pixels(detector: YoloxDetector, height: int, width: int) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    boxes, _ = detector.detect(image)
+    _, (x_factor, y_factor) = letterbox(image, SIZE_HW)
+    expected = np.array([_PEOPLE[2][1], _PEOPLE[0][1]]) / [x_factor, y_factor, x_factor, y_factor]
+    expected = expected.clip(0, [width, height, width, height])
+    expected = expected[((expected[:, 2:] - expected[:, :2]) >= 1).all(axis=1)]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-4, atol=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), height=st.integers(40, 300), width=st.integers(40, 300))
+def test_letterbox_puts_a_box_where_its_factors_say(data: st.DataObject, height: int, width: int) -> None:
+    x1, y1 = data.draw(st.integers(0, width - 20)), data.draw(st.integers(0, height - 20))
+    x2, y2 = data.draw(st.integers(x1 + 20, width)), data.draw(st.integers(y1 + 20, height))
+    image = np.zeros((height, width, 3), np.uint8)
+    image[y1:y2, x1:x2] = 255
+    canvas, factors = letterbox(image, (128, 160))
+    assert canvas.shape == (128, 160, 3)
+    rows, columns = np.nonzero(canvas[..., 0] > 127)
+    assert (min(columns), max(columns) + 1) == pytest.approx(np.array([x1, x2]) * factors[0], abs=1)
+    assert (min(rows), max(rows) + 1) == pytest.approx(np.array([y1, y2]) * factors[1], abs=1)
+    filled_wh = np.round(factors * [width, height]).astype(int)
+    assert (canvas[filled_wh[1] :] == 114).all()
+    assert (canvas[:, filled_wh[0] :] == 114).all()
+
+
+def test_yolox_is_fed_blue_first_in_0_to_255(tmp_path: Path) -> None:
+    path = write_yolox(tmp_path / "blue.onnx", yolox_output(_PEOPLE[2:3]), by_blue=True)
+    image = np.zeros((*SIZE_HW, 3), np.uint8)
+    image[..., 0], image[..., 2] = 204, 255
+    _, scores = YoloxDetector(path, "cpu", 1).detect(image)
+    np.testing.assert_allclose(scores, [0.75 * 204 / 255], atol=1e-5)
+
+
+def test_low_boxes_and_slivers_are_dropped(tmp_path: Path) -> None:
+    people = [
+        (0, (10.0, 8.0, 22.0, 40.0), 0.7),
+        (60, (40.0, 5.0, 50.0, 20.0), 0.7),
+        (100, (95.5, 20.0, 110.0, 60.0), 0.7),
+    ]
+    path = write_yolox(tmp_path / "tiny.onnx", yolox_output(people))
+    image = np.zeros((*SIZE_HW, 3), np.uint8)
+    assert len(YoloxDetector(path, "cpu", 1).detect(image)[0]) == 2
+    boxes, _ = YoloxDetector(path, "cpu", 1, min_height=20).detect(image)
+    np.testing.assert_allclose(boxes, [people[0][1]], atol=1e-4)
+    boxes, scores = YoloxDetector(path, "cpu", 1, min_score=0.9).detect(image)
+    assert boxes.shape == (0, 4)
+    assert scores.shape == (0,)
+
+
+def test_the_grid_is_row_by_row_level_by_level() -> None:
+    cells, strides = anchor_grid((64, 96))
+    assert len(cells) == 8 * 12 + 4 * 6 + 2 * 3
+    assert cells[:2].tolist() == [[0, 0], [1, 0]]
+    assert (cells[12].tolist(), strides[12].tolist()) == ([0, 1], [8])
+    assert (cells[-1].tolist(), strides[-1].tolist()) == ([2, 1], [32])
+
+
+def test_a_file_that_is_no_yolox(tmp_path: Path, tiny_artifact: Path) -> None:
+    with pytest.raises(InputError, match="is not there"):
+        YoloxDetector(tmp_path / "gone.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        YoloxDetector(tmp_path / "text.onnx")
+    with pytest.raises(InputError, match=r"not a YOLOX detector: .* got inputs .*uint8"):
+        YoloxDetector(tiny_artifact)
+    wrong_anchors = write_yolox(tmp_path / "anchors.onnx", yolox_output(_PEOPLE)[:-1])
+    with pytest.raises(InputError, match=r"\(1, 126, 5 \+ classes\), got outputs .*125"):
+        YoloxDetector(wrong_anchors)
+    no_class = write_yolox(tmp_path / "class.onnx", np.zeros((126, 5), np.float32))
+    with pytest.raises(InputError, match="not a YOLOX detector"):
+        YoloxDetector(no_class)
+    integers = write_yolox(tmp_path / "int.onnx", yolox_output(_PEOPLE), dtype=TensorProto.INT32)
+    with pytest.raises(InputError, match=r"got inputs .*int32"):
+        YoloxDetector(integers)
+
+
+def test_a_model_that_decodes_in_the_graph_is_refused(tmp_path: Path) -> None:
+    output = yolox_output(_PEOPLE)
+    output[100, :4] = 70, 40, 20, 43
+    with pytest.raises(InputError, match="without --decode_in_inference"):
+        YoloxDetector(write_yolox(tmp_path / "decoded.onnx", output)).detect(np.zeros((64, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"detector": "ssd"}, "of no known kind; expected 'hog'"),
+        ({"nms_iou": 1.5}, r"nms_iou must be in 0\.\.1, got 1.5"),
+        ({"min_height": -1.0}, "min_height must be above 0"),
+        ({"device": "cuda:0"}, "runs on the CPU only"),
+    ],
+)
+def test_settings_are_checked(settings_: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_detector(**{"detector": "hog", **settings_})
+
+
+def test_the_device_asked_for_is_the_device_used(tmp_path: Path) -> None:
+    import onnxruntime
+
+    path = write_yolox(tmp_path / "tiny.onnx", yolox_output(_PEOPLE))
+    with pytest.raises(InputError, match="must be auto, cpu or cuda:N"):
+        YoloxDetector(path, "gpu")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(UnavailableError, match="cuda:0 was asked for the detector"):
+            YoloxDetector(path, "cuda:0")
+
+
+def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_yolox(tmp_path / "tiny.onnx", yolox_output(_PEOPLE))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UnavailableError, match=r"hamr-edge\[onnx\]"):
+        open_detector(path)
+
+
+def _naive_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
+    kept: list[int] = []
+    for row in sorted(range(len(boxes)), key=lambda row: (-scores[row], row)):
+        a = boxes[row]
+        for other in kept:
+            b = boxes[other]
+            shared = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+            union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+            if np.float32(shared / union) > np.float32(threshold):
+                break
+        else:
+            kept.append(row)
+    return kept
+
+
+_corner, _side = st.integers(0, 30), st.integers(1, 20)
+_scored = st.lists(st.tuples(_corner, _corner, _side, _side, st.integers(0, 6)), max_size=25)
+
+
+@given(rows=_scored, threshold=st.sampled_from([0.0, 0.3, 0.45, 0.9, 1.0]))
+def test_nms_agrees_with_the_plain_algorithm(rows: list[tuple[int, ...]], threshold: float) -> None:
+    table = np.asarray(rows, dtype=np.float32).reshape(-1, 5)
+    boxes = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
+    kept = suppress_overlaps(boxes, table[:, 4], np.float32(threshold))
+    assert kept.tolist() == _naive_nms(boxes, table[:, 4], threshold)
+
+
+def test_iou() -> None:
+    box = np.array([0, 0, 4, 4], np.float32)
+    others = np.array([[0, 0, 4, 4], [2, 0, 6, 4], [4, 4, 8, 8], [1, 1, 3, 3]], np.float32)
+    np.testing.assert_allclose(box_iou(box, others), [1, 1 / 3, 0, 0.25], atol=1e-6)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (40, 30), (200, 20), (20, 200)])
+def test_hog_takes_any_size_and_finds_nobody_in_grey(size_hw: tuple[int, int]) -> None:
+    boxes, scores = HogDetector().detect(np.full((*size_hw, 3), 127, np.uint8))
+    assert boxes.shape == (0, 4)
+    assert scores.shape == (0,)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_hog_and_yolox_agree_on_a_real_person(data_root: Path, scale: float) -> None:
+    with open_source(data_root / "video" / "one-by-one.mp4") as source:
+        image = next(frame.image for frame in source if frame.number == 100)
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    yolox, scores = open_detector(data_root / "models" / "yolox_nano.onnx", "cpu", 1).detect(image)
+    assert len(yolox) == 1
+    assert scores[0] > 0.7
+    hog, _ = HogDetector().detect(image)
+    assert box_iou(yolox[0], hog).max() > 0.6
+
+
+@pytest.mark.data
+def test_yolox_finds_the_people_that_others_found(data_root: Path) -> None:
+    from hamr_edge.detections import load_detections
+
+    known = load_detections(data_root / "video" / "vtest.det.txt", 0.625)
+    detector = open_detector(data_root / "models" / "yolox_nano.onnx", "cpu", 1)
+    found = total = 0
+    with open_source(data_root / "video" / "vtest.avi") as source:
+        for frame in source:
+            if frame.number % 10 == 0:
+                boxes, _ = detector.detect(frame.image)
+                truth, _ = known.in_frame(frame.number, (360, 480))
+                found += sum(len(boxes) and box_iou(box, boxes).max() > 0.4 for box in truth)
+                total += len(truth)
+            if frame.number == 80:
+                break
+    assert found / total > 0.8

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import http.server
+import itertools
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
+from hamr_edge.video import Capture, ImageSequence, hide_password, open_source
+from tests.video_files import moving_square, square_x, write_video
+
+
+def test_a_video_file_gives_its_frames_in_order_with_times(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.avi", moving_square(7), fps=5)
+    with open_source(path) as source:
+        assert (source.frame_count, source.fps, source.is_live) == (7, 5.0, False)
+        frames = list(source)
+    assert [frame.number for frame in frames] == [1, 2, 3, 4, 5, 6, 7]
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(7) / 5, atol=1e-6)
+    assert [square_x(frame.image) for frame in frames] == pytest.approx([4 * i for i in range(7)], abs=1)
+    assert frames[0].image.shape == (120, 160, 3)
+    frames[0].image[:] = 0  # the receiver owns it
+    assert frames[1].image.any()
+
+
+def test_a_folder_is_read_in_natural_order_whatever_the_sizes(tmp_path: Path) -> None:
+    for value, name in enumerate(["f1.png", "f2.PNG", "f10.png"]):
+        cv2.imwrite(str(tmp_path / name), np.full((10 + value, 20, 3), value, np.uint8))
+    for name in ("notes.txt", "._f3.png"):
+        (tmp_path / name).write_text("no image")
+    with open_source(tmp_path, fps=4) as source:
+        frames = list(source)
+        assert source.frame_count == 3
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 1, 2]
+    assert [frame.time_s for frame in frames] == [0, 0.25, 0.5]
+    assert frames[2].image.shape == (12, 20, 3)
+
+
+def test_one_image_is_one_frame_even_among_numbered_ones(tmp_path: Path) -> None:
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"f{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    with open_source(tmp_path / "f1.png") as source:
+        assert isinstance(source, ImageSequence)
+        assert len(list(source)) == 1
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("no image")
+    with open_source(tmp_path) as source, pytest.raises(InputError, match=r"a\.jpg cannot be decoded"):
+        list(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "fps", "message"),
+    [
+        ("gone.avi", None, "gone.avi is not there"),
+        ("-1", None, "source -1 is not there"),
+        ("empty", None, "holds no images"),
+        ("text.avi", 2.0, "for images only"),
+        ("text.avi", 0.0, "fps must be above 0"),
+        ("text.avi", float("nan"), "fps must be above 0"),
+    ],
+)
+def test_a_source_that_cannot_be(tmp_path: Path, source: str, fps: float | None, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.avi").write_text("no video")
+    with pytest.raises(InputError, match=message):
+        open_source(tmp_path / source if source != "-1" else source, fps)
+
+
+def test_a_file_that_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "text.avi").write_text("no video")
+    with pytest.raises(InputError, match="not a video that OpenCV can decode"), open_source(tmp_path / "text.avi"):
+        pass
+
+
+def test_a_video_of_no_frames(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48)).release()
+    with pytest.raises(InputError, match=r"no frame that can be decoded|not a video"), open_source(path) as source:
+        list(source)
+
+
+def test_a_video_that_is_cut_short_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_video(tmp_path / "v.avi", moving_square(30))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING), open_source(path) as source:
+        frames = list(source)
+    assert 5 < len(frames) < 28
+    assert f"decoded {len(frames)} frames, but the file reports 30" in caplog.text
+
+
+def test_a_camera_that_is_not_there() -> None:
+    source = open_source("97")
+    assert isinstance(source, Capture)
+    with pytest.raises(UnavailableError, match="camera 97 does not open"):
+        source.open()
+
+
+def test_a_closed_source_says_how_to_open_it(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.avi", moving_square(2))
+    with pytest.raises(HamrEdgeError, match="not open"):
+        next(iter(open_source(path)))
+
+
+def test_passwords_are_hidden() -> None:
+    assert hide_password("rtsp://me:secret@10.0.0.1/x") == "rtsp://me:***@10.0.0.1/x"
+    assert hide_password("rtsp://me:se@cret@10.0.0.1/x") == "rtsp://me:***@10.0.0.1/x"
+    for plain in ("http://10.0.0.1:8080/a@b:c", "folder/video.mp4"):
+        assert hide_password(plain) == plain
+    assert open_source("rtsp://me:secret@10.0.0.1/x").name == "rtsp://me:***@10.0.0.1/x"
+
+
+class _MotionJpeg(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for image in moving_square(12):
+            data = cv2.imencode(".jpg", image)[1].tobytes()
+            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
+            self.wfile.write(data + b"\r\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+@pytest.fixture
+def stream_url() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _MotionJpeg) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/camera"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_stream_is_live_and_keeps_the_wall_clocks_time(stream_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), open_source(stream_url) as source:
+        assert (source.is_live, source.frame_count) == (True, None)
+        frames = list(source)
+    assert len(frames) > 8
+    times = [frame.time_s for frame in frames]
+    assert times[0] == 0
+    assert all(0 < after - before < 5 for before, after in itertools.pairwise(times))
+    assert "stopped giving frames" in caplog.text

@@ -1,0 +1,127 @@
+"""Checkpoints: a folder with ``weights.safetensors``, ``checkpoint.json`` and, while training, ``state.pt``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from hamr_edge.atomic import replace_file
+from hamr_edge.errors import InputError
+from hamr_edge.sidecar import hash_file
+from hamr_edge.trainer.config import TrainConfig
+from hamr_edge.trainer.network import Hamr
+
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "checkpoint.json"
+STATE = "state.pt"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """What ``checkpoint.json`` says."""
+
+    config: TrainConfig
+    classes: int
+    """Training identities; the width of the ID logits."""
+    dataset: str
+    """Name of the training set."""
+    epoch: int = 0
+    """Whole epochs trained."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Retrieval scores at the last evaluation, shares in 0..1, and the epoch they were taken at."""
+    pretrained: str = ""
+    """Where the backbone's first weights came from."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def save_checkpoint(folder: Path, network: Hamr, info: CheckpointInfo) -> None:
+    """Write weights and description, each to a temporary name first; the description vouches for the weights' hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    replace_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
+    values = {
+        "schema": SCHEMA,
+        **asdict(info),
+        "config": info.config.to_json(),
+        "weights_sha256": hash_file(folder / WEIGHTS),
+    }
+    replace_file(folder / DESCRIPTION, lambda path: path.write_text(json.dumps(values, indent=2) + "\n", "utf-8"))
+
+
+def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
+    """Read a checkpoint.
+
+    Returns:
+        The network on the CPU in evaluation mode, its description, and the weights' SHA-256.
+
+    Raises:
+        InputError: The folder is not a checkpoint, or its weights are not the ones that its description vouches for.
+    """
+    folder = Path(folder)
+    info, expected = load_info(folder)
+    try:
+        found = hash_file(folder / WEIGHTS)
+    except OSError as error:
+        raise InputError(f"checkpoint {folder} has no readable {WEIGHTS}: {error}") from error
+    if found != expected:
+        raise InputError(
+            f"{folder / WEIGHTS} is not the file that {DESCRIPTION} vouches for (SHA-256 {found[:12]}... instead of "
+            f"{expected[:12]}...); if training was killed there, 'hamr-edge train --resume -o {folder}' mends it"
+        )
+    network = Hamr(info.config.network, info.classes)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder / WEIGHTS} does not fit the network that {DESCRIPTION} describes: {error}"
+        ) from error
+    return network.eval(), info, found
+
+
+def load_info(folder: Path) -> tuple[CheckpointInfo, str]:
+    """Read a checkpoint's description and the hash of its weights, without the weights.
+
+    Raises:
+        InputError: It is missing or cannot be read.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is not a checkpoint: it has no {DESCRIPTION}; 'hamr-edge train DATA -o RUN' makes one"
+        )
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        if values.pop("schema") != SCHEMA:
+            raise ValueError(f"it has another schema than {SCHEMA}, which this version reads")
+        weights_sha256 = str(values.pop("weights_sha256"))
+        info = CheckpointInfo(**{**values, "config": TrainConfig.from_json(values["config"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return info, weights_sha256
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write what a resumed run needs: whole in itself, so a crash between two files cannot mix two moments."""
+    replace_file(folder / STATE, lambda path: torch.save(state, path))
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Read what :func:`save_state` wrote.
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        raise InputError(f"{folder} has no {STATE} to resume from; leave out --resume to start a run there")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors here
+        raise InputError(f"{path} cannot be read: {error}; delete the folder and train again") from error
+    return state

@@ -1,0 +1,116 @@
+"""Settings of a training run and the presets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from hamr_edge.errors import InputError
+from hamr_edge.trainer.network import NetworkConfig
+
+Optimizer = Literal["sgd", "adam"]
+Schedule = Literal["paper", "step", "cosine"]
+Amp = Literal["auto", "off", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a network is trained. The defaults are the paper's (section 4.1); stored with the checkpoint."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    epochs: int = 150
+    ids_per_batch: int = 16
+    """P identities a batch."""
+    images_per_id: int = 4
+    """K images of each."""
+    optimizer: Optimizer = "sgd"
+    """``sgd``: Nesterov momentum 0.9; ``adam``: Adam with its usual moments."""
+    learning_rate: float = 0.01
+    """Peak rate. The schedule ``paper`` is equation 5 times ``learning_rate / 0.01``."""
+    head_lr_factor: float = 1.0
+    """Rate of everything outside the backbone, relative to the backbone's."""
+    weight_decay: float = 5e-4
+    schedule: Schedule = "paper"
+    """``paper``: equation 5; ``step``: warm-up, then x 0.1 after 3/4 of the epochs; ``cosine``: warm-up, then to 0."""
+    warmup_epochs: int = 10
+    """Linear warm-up of ``step`` and ``cosine``; the paper's schedule has its own."""
+    margin: float = 1.0
+    """Margin of the triplet loss."""
+    normalize_triplet: bool = False
+    """Measure the triplet loss on unit vectors; the paper measures it on the features as they are."""
+    label_smoothing: float = 0.1
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    crop_padding: int = 10
+    """Random crop: pixels of padding on each side before the crop back to size."""
+    erase: float = 0.5
+    """Probability of random erasing."""
+    eval_every: int = 10
+    """CMC and mAP every that many epochs, and after the last; 0: never."""
+    seed: int = 0
+    amp: Amp = "auto"
+    """``auto``: bf16 or fp16 on a GPU, off on a CPU."""
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("epochs", 1), ("ids_per_batch", 2), ("images_per_id", 2), ("warmup_epochs", 0)):
+            _at_least(name, getattr(self, name), lowest)
+        for name in ("crop_padding", "eval_every", "seed", "weight_decay", "margin"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("flip", "erase", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        for name in ("learning_rate", "head_lr_factor"):
+            if not 0 < getattr(self, name) < 1e3:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name, kinds in (("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp)):
+            if getattr(self, name) not in get_args(kinds):
+                raise InputError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
+
+    @property
+    def batch_size(self) -> int:
+        """Images a batch."""
+        return self.ids_per_batch * self.images_per_id
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold and :meth:`from_json` reads."""
+        return {**asdict(self), "network": self.network.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**values, "network": NetworkConfig.from_json(values["network"])})
+
+
+def _at_least(name: str, value: float, lowest: float) -> None:
+    if value < lowest:
+        raise InputError(f"{name} must be at least {lowest}, got {value}")
+
+
+_PAPER = TrainConfig()
+_EDGE = replace(
+    _PAPER,
+    network=NetworkConfig("resnet18", (192, 64), part_dim=128),
+    epochs=60,
+    optimizer="adam",
+    learning_rate=3.5e-4,
+    head_lr_factor=5.0,
+    schedule="cosine",
+    warmup_epochs=3,
+    margin=0.3,
+    normalize_triplet=True,
+    crop_padding=5,
+)
+PRESETS: dict[str, TrainConfig] = {
+    "paper": _PAPER,
+    "edge": _EDGE,
+    "smoke": replace(
+        _EDGE,
+        network=NetworkConfig("resnet18", (96, 32), stripes=3, reduced_dim=64, part_dim=32),
+        epochs=6,
+        ids_per_batch=8,
+        warmup_epochs=1,
+        eval_every=3,
+        crop_padding=3,
+    ),
+}
+"""``paper``: the paper's; ``edge``: ResNet-18 at 192 x 64, for 2 cores and a Jetson Nano; ``smoke``: to try it."""

@@ -1,0 +1,248 @@
+"""The training loop: settings, data, network, optimizer, then epochs, read top to bottom."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from hamr_edge import __version__
+from hamr_edge.atomic import replace_file
+from hamr_edge.dataset import ReidDataset
+from hamr_edge.errors import HamrEdgeError, InputError
+from hamr_edge.evaluation import evaluate
+from hamr_edge.progress import progress_bar, stderr_console
+from hamr_edge.trainer.augment import augment, step_generator
+from hamr_edge.trainer.checkpoint import (
+    DESCRIPTION,
+    CheckpointInfo,
+    load_info,
+    load_state,
+    save_checkpoint,
+    save_state,
+)
+from hamr_edge.trainer.config import TrainConfig
+from hamr_edge.trainer.datasets import load_training_images
+from hamr_edge.trainer.losses import hamr_loss
+from hamr_edge.trainer.network import Hamr
+from hamr_edge.trainer.pretrained import load_pretrained
+from hamr_edge.trainer.sampler import epoch_batches
+from hamr_edge.trainer.schedule import learning_rate
+from hamr_edge.trainer.torch_backend import TorchBackend, choose_device
+
+LOG = "log.csv"
+
+
+class TrainingStopped(Exception):  # noqa: N818 - an event, not an error
+    """Ctrl-C: training stopped after a whole step and its state is saved."""
+
+
+def train(
+    config: TrainConfig,
+    dataset: ReidDataset,
+    run: Path,
+    pretrained: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    quiet: bool = False,
+) -> CheckpointInfo:
+    """Train a network and leave a checkpoint in ``run``.
+
+    All randomness is a function of the seed, the epoch and the step, so a resumed run goes on as an unbroken one would.
+
+    Args:
+        config: What to train and how; on ``resume`` it must be the run's own (:func:`resumable_config`).
+        dataset: Trained on its training split, scored on its query and gallery.
+        run: Folder of the checkpoint.
+        pretrained: First weights of the backbone; see :func:`hamr_edge.trainer.pretrained.load_pretrained`.
+        device: ``cpu``, ``cuda:N`` or ``auto``.
+        resume: Go on from the state in ``run``.
+        quiet: No progress.
+
+    Raises:
+        InputError: The data set does not fit the settings, or ``run`` holds a checkpoint and ``resume`` is not set.
+        TrainingStopped: After Ctrl-C.
+        HamrEdgeError: The loss is not finite; the last checkpoint stays as it is.
+    """
+    if not resume and (run / DESCRIPTION).exists():
+        raise InputError(f"{run} holds a checkpoint already; go on with --resume, or name another folder with -o")
+    chosen = choose_device(device)
+    state = load_state(run) if resume else None
+    epoch_batches(dataset.train.identities, config.ids_per_batch, config.images_per_id, config.seed, 1)
+    data = load_training_images(dataset.train, config.network.input_size_hw, quiet)
+
+    torch.manual_seed(config.seed)
+    network = Hamr(config.network, data.classes)
+    if pretrained and not resume:
+        load_pretrained(network.backbone, config.network.backbone, pretrained)
+    network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(network, config)
+    amp_dtype = choose_amp(config, chosen)
+    scaler = torch.amp.GradScaler(enabled=amp_dtype == torch.float16)
+    history: list[dict[str, float]] = []
+    info = CheckpointInfo(config, data.classes, dataset.name, pretrained=pretrained or "", versions=_versions())
+    first_epoch, first_step = 1, 0
+    if state is not None:
+        info = load_info(run)[0]
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        history, first_epoch, first_step = state["history"], state["epoch"], state["step"]
+
+    def save(epoch: int, step: int) -> None:
+        """Save so that a resumed run starts at this epoch's step."""
+        save_checkpoint(run, network, info)
+        save_state(
+            run,
+            {
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                "history": history,
+                "epoch": epoch,
+                "step": step,
+            },
+        )
+        replace_file(run / LOG, lambda path: _write_log(path, history))
+
+    console = stderr_console(quiet)
+    with progress_bar(quiet) as progress, _ctrl_c_sets_flag() as stop:
+        task = progress.add_task(f"epoch {first_epoch}/{config.epochs}", total=None, note="")
+        for epoch in range(first_epoch, config.epochs + 1):
+            network.train()
+            batches = epoch_batches(data.labels, config.ids_per_batch, config.images_per_id, config.seed, epoch)
+            progress.update(task, description=f"epoch {epoch}/{config.epochs}", total=len(batches) * config.epochs)
+            progress.update(task, completed=(epoch - 1) * len(batches) + first_step)
+            losses, begun = [], time.perf_counter()
+            for step in range(first_step, len(batches)):
+                rate = learning_rate(config, epoch, step / len(batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group["factor"]
+                rows = batches[step]
+                images = torch.from_numpy(data.images[rows]).to(chosen, non_blocking=True)
+                labels = torch.from_numpy(data.labels[rows]).to(chosen, non_blocking=True)
+                images = augment(images, config, step_generator(config.seed, epoch, step))
+                with torch.autocast(chosen.type, amp_dtype, enabled=amp_dtype is not None):
+                    features = network(images)
+                features = type(features)(*(tensor.float() for tensor in features))
+                loss = hamr_loss(
+                    features,
+                    labels,
+                    config.network.stripes,
+                    config.margin,
+                    config.label_smoothing,
+                    config.normalize_triplet,
+                )
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
+                scaler.step(optimizer)
+                scaler.update()
+                losses.append([part.item() for part in loss])
+                if not math.isfinite(losses[-1][0]):
+                    raise HamrEdgeError(
+                        f"the loss became {losses[-1][0]} in epoch {epoch}, step {step + 1}; the last checkpoint in "
+                        f"{run} is whole. Try a lower --learning-rate, or --amp off"
+                    )
+                speed = len(losses) * config.batch_size / (time.perf_counter() - begun)
+                progress.update(task, advance=1, note=f"loss {losses[-1][0]:.3f}  lr {rate:.2e}  {speed:.0f} images/s")
+                if stop.is_set and step + 1 < len(batches):
+                    save(epoch, step + 1)
+                    raise TrainingStopped(f"stopped in epoch {epoch} after step {step + 1} of {len(batches)}")
+            first_step = 0
+            total, identity, triplet = np.mean(losses, axis=0).tolist()
+            row = {"epoch": epoch, "loss": total, "id_loss": identity, "triplet_loss": triplet, "learning_rate": rate}
+            row["images_per_s"] = speed
+            words = f"epoch {epoch}/{config.epochs}  loss {total:.3f}  lr {rate:.2e}  {speed:.0f} images/s"
+            info = replace(info, epoch=epoch)
+            due = config.eval_every and (epoch % config.eval_every == 0 or epoch == config.epochs)
+            if due and not stop.is_set:
+                with TorchBackend.of_network(network, chosen) as backend:
+                    scores = evaluate(backend, dataset, quiet=True)
+                info = replace(info, scores={**asdict(scores), "epoch": epoch})
+                row.update(rank1=scores.rank1, map=scores.map)
+                words += f"  rank-1 {100 * scores.rank1:.1f}  mAP {100 * scores.map:.1f}"
+            history.append(row)
+            (progress.console if not quiet else console).print(words)
+            save(epoch + 1, 0)
+            if stop.is_set and epoch < config.epochs:
+                raise TrainingStopped(f"stopped after epoch {epoch} of {config.epochs}")
+    return info
+
+
+def resumable_config(run: Path) -> TrainConfig:
+    """The settings of the run in a folder."""
+    return load_info(run)[0].config
+
+
+def build_optimizer(network: Hamr, config: TrainConfig) -> torch.optim.Optimizer:
+    """One group for the backbone and one for the rest, each with its ``factor`` of the schedule's rate."""
+    backbone = list(network.backbone.parameters())
+    known = {id(parameter) for parameter in backbone}
+    heads = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    groups: list[dict[str, Any]] = [
+        {"params": backbone, "factor": 1.0},
+        {"params": heads, "factor": config.head_lr_factor},
+    ]
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+
+
+def choose_amp(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision, None for plain float32."""
+    if config.amp == "off" or (config.amp == "auto" and device.type == "cpu"):
+        return None
+    if config.amp == "fp16" and device.type == "cpu":
+        raise InputError("--amp fp16 needs a GPU; on a CPU use bf16 or off")
+    if config.amp == "fp16" or (config.amp == "auto" and not torch.cuda.is_bf16_supported(including_emulation=False)):
+        return torch.float16
+    return torch.bfloat16
+
+
+class _Flag:
+    is_set = False
+
+
+@contextmanager
+def _ctrl_c_sets_flag() -> Iterator[_Flag]:
+    """The first Ctrl-C sets the flag, so that the step under way ends; the second one interrupts at once."""
+    flag = _Flag()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        flag.is_set = True
+        signal.signal(signal.SIGINT, previous)
+        stderr_console().print("Stopping after this step; Ctrl-C again to stop at once.")
+
+    try:
+        previous = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not the main thread: Ctrl-C is somebody else's
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _write_log(path: Path, history: list[dict[str, float]]) -> None:
+    columns = ["epoch", "loss", "id_loss", "triplet_loss", "learning_rate", "images_per_s", "rank1", "map"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _versions() -> dict[str, str]:
+    return {"hamr-edge": __version__, "torch": torch.__version__, "python": platform.python_version()}
