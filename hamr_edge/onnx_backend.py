@@ -98,7 +98,9 @@ class OnnxBackend(Backend):
             try:
                 return self._ort.InferenceSession(str(self._path), options, providers=[_CPU])
             except Exception as error:  # ONNX Runtime raises its own types, and RuntimeError
-                raise ArtifactError(f"ONNX Runtime {self._ort.__version__} cannot load {self._path}: {error}") from error
+                raise ArtifactError(
+                    f"ONNX Runtime {self._ort.__version__} cannot load {self._path}: {error}"
+                ) from error
         # Without this, a CUDA library that does not load is a warning and the whole graph runs on the CPU.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         provider = (_CUDA, {"device_id": self.device.split(":")[1]})

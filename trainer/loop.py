@@ -5,13 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import platform
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,7 +18,8 @@ from hamr_edge.atomic import replace_file
 from hamr_edge.dataset import ReidDataset
 from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.evaluation import evaluate
-from hamr_edge.progress import progress_bar, stderr_console
+from hamr_edge.progress import progress_bar
+from hamr_edge.stop_request import StopRequest
 from hamr_edge.trainer.augment import augment, step_generator
 from hamr_edge.trainer.checkpoint import (
     DESCRIPTION,
@@ -35,7 +32,7 @@ from hamr_edge.trainer.checkpoint import (
 from hamr_edge.trainer.config import TrainConfig
 from hamr_edge.trainer.datasets import load_training_images
 from hamr_edge.trainer.losses import hamr_loss
-from hamr_edge.trainer.network import Hamr
+from hamr_edge.trainer.network import Hamr, PartFeatures
 from hamr_edge.trainer.pretrained import load_pretrained
 from hamr_edge.trainer.sampler import epoch_batches
 from hamr_edge.trainer.schedule import learning_rate
@@ -92,16 +89,18 @@ def train(
     scaler = torch.amp.GradScaler(enabled=amp_dtype == torch.float16)
     history: list[dict[str, float]] = []
     info = CheckpointInfo(config, data.classes, dataset.name, pretrained=pretrained or "", versions=_versions())
+    losses: list[list[float]] = []
     first_epoch, first_step = 1, 0
     if state is not None:
         info = load_info(run)[0]
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        history, first_epoch, first_step = state["history"], state["epoch"], state["step"]
+        history, losses = state["history"], state["losses"]
+        first_epoch, first_step = state["epoch"], state["step"]
 
-    def save(epoch: int, step: int) -> None:
-        """Save so that a resumed run starts at this epoch's step."""
+    def save(epoch: int, step: int, losses: list[list[float]]) -> None:
+        """Save so that a resumed run starts at this epoch's step, whose earlier steps had these losses."""
         save_checkpoint(run, network, info)
         save_state(
             run,
@@ -112,19 +111,19 @@ def train(
                 "history": history,
                 "epoch": epoch,
                 "step": step,
+                "losses": losses,
             },
         )
         replace_file(run / LOG, lambda path: _write_log(path, history))
 
-    console = stderr_console(quiet)
-    with progress_bar(quiet) as progress, _ctrl_c_sets_flag() as stop:
+    with progress_bar(quiet) as progress, StopRequest() as stop:
         task = progress.add_task(f"epoch {first_epoch}/{config.epochs}", total=None, note="")
         for epoch in range(first_epoch, config.epochs + 1):
             network.train()
             batches = epoch_batches(data.labels, config.ids_per_batch, config.images_per_id, config.seed, epoch)
             progress.update(task, description=f"epoch {epoch}/{config.epochs}", total=len(batches) * config.epochs)
             progress.update(task, completed=(epoch - 1) * len(batches) + first_step)
-            losses, begun = [], time.perf_counter()
+            begun = time.perf_counter()
             for step in range(first_step, len(batches)):
                 rate = learning_rate(config, epoch, step / len(batches))
                 for group in optimizer.param_groups:
@@ -135,7 +134,7 @@ def train(
                 images = augment(images, config, step_generator(config.seed, epoch, step))
                 with torch.autocast(chosen.type, amp_dtype, enabled=amp_dtype is not None):
                     features = network(images)
-                features = type(features)(*(tensor.float() for tensor in features))
+                features = PartFeatures(*(tensor.float() for tensor in features))
                 loss = hamr_loss(
                     features,
                     labels,
@@ -148,34 +147,35 @@ def train(
                 scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
                 scaler.step(optimizer)
                 scaler.update()
-                losses.append([part.item() for part in loss])
+                losses.append(torch.stack(loss).tolist())
                 if not math.isfinite(losses[-1][0]):
                     raise HamrEdgeError(
                         f"the loss became {losses[-1][0]} in epoch {epoch}, step {step + 1}; the last checkpoint in "
                         f"{run} is whole. Try a lower --learning-rate, or --amp off"
                     )
-                speed = len(losses) * config.batch_size / (time.perf_counter() - begun)
+                speed = (step + 1 - first_step) * config.batch_size / (time.perf_counter() - begun)
                 progress.update(task, advance=1, note=f"loss {losses[-1][0]:.3f}  lr {rate:.2e}  {speed:.0f} images/s")
-                if stop.is_set and step + 1 < len(batches):
-                    save(epoch, step + 1)
+                if stop.requested and step + 1 < len(batches):
+                    save(epoch, step + 1, losses)
                     raise TrainingStopped(f"stopped in epoch {epoch} after step {step + 1} of {len(batches)}")
-            first_step = 0
             total, identity, triplet = np.mean(losses, axis=0).tolist()
+            first_step, losses = 0, []
             row = {"epoch": epoch, "loss": total, "id_loss": identity, "triplet_loss": triplet, "learning_rate": rate}
             row["images_per_s"] = speed
             words = f"epoch {epoch}/{config.epochs}  loss {total:.3f}  lr {rate:.2e}  {speed:.0f} images/s"
             info = replace(info, epoch=epoch)
             due = config.eval_every and (epoch % config.eval_every == 0 or epoch == config.epochs)
-            if due and not stop.is_set:
+            if due and (epoch == config.epochs or not stop.requested):
                 with TorchBackend.of_network(network, chosen) as backend:
                     scores = evaluate(backend, dataset, quiet=True)
                 info = replace(info, scores={**asdict(scores), "epoch": epoch})
                 row.update(rank1=scores.rank1, map=scores.map)
                 words += f"  rank-1 {100 * scores.rank1:.1f}  mAP {100 * scores.map:.1f}"
             history.append(row)
-            (progress.console if not quiet else console).print(words)
-            save(epoch + 1, 0)
-            if stop.is_set and epoch < config.epochs:
+            if not quiet:
+                progress.console.print(words)
+            save(epoch + 1, 0, losses)
+            if stop.requested and epoch < config.epochs:
                 raise TrainingStopped(f"stopped after epoch {epoch} of {config.epochs}")
     return info
 
@@ -208,32 +208,6 @@ def choose_amp(config: TrainConfig, device: torch.device) -> torch.dtype | None:
     if config.amp == "fp16" or (config.amp == "auto" and not torch.cuda.is_bf16_supported(including_emulation=False)):
         return torch.float16
     return torch.bfloat16
-
-
-class _Flag:
-    is_set = False
-
-
-@contextmanager
-def _ctrl_c_sets_flag() -> Iterator[_Flag]:
-    """The first Ctrl-C sets the flag, so that the step under way ends; the second one interrupts at once."""
-    flag = _Flag()
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        del signum, frame
-        flag.is_set = True
-        signal.signal(signal.SIGINT, previous)
-        stderr_console().print("Stopping after this step; Ctrl-C again to stop at once.")
-
-    try:
-        previous = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread: Ctrl-C is somebody else's
-        yield flag
-        return
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _write_log(path: Path, history: list[dict[str, float]]) -> None:
