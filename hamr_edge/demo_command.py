@@ -51,7 +51,7 @@ def demo(context: click.Context, output: Path, device: str, quiet: bool) -> None
     ):
         click.echo(f"  {path}  {what}")
     click.echo(
-        "The network saw a few hundred drawn figures for a few epochs: the way is real, the accuracy is not. Next:\n"
+        "The network knows drawn figures only: the way is real, the scores say nothing of real people. Next:\n"
         "  hamr-edge train MARKET1501 -o run --preset edge --pretrained imagenet     your data\n"
         "  hamr-edge embed VIDEO --model MODEL --detector hog -o people.parquet      your video\n"
         "  hamr-edge doctor                                                          your devices"

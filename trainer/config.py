@@ -106,10 +106,11 @@ PRESETS: dict[str, TrainConfig] = {
     "smoke": replace(
         _EDGE,
         network=NetworkConfig("resnet18", (96, 32), stripes=3, reduced_dim=64, part_dim=32),
-        epochs=6,
+        epochs=12,
         ids_per_batch=8,
+        learning_rate=1e-3,
         warmup_epochs=1,
-        eval_every=3,
+        eval_every=6,
         crop_padding=3,
     ),
 }
