@@ -3,8 +3,8 @@
 #   make test    environment, install, style, types and tests
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/installed.stamp
+BIN := $(abspath $(VENV))/bin
+STAMP := $(abspath $(VENV))/installed.stamp
 DEMO ?= demo
 
 .PHONY: demo test check wheel clean
@@ -21,7 +21,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	rm -rf build
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p hamr_edge
+	cd build/types && $(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p hamr_edge
 
 wheel: $(STAMP)
 	rm -rf build dist
