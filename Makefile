@@ -25,7 +25,8 @@ check: $(STAMP)
 
 wheel: $(STAMP)
 	rm -rf build dist
-	$(BIN)/python -m build --no-isolation --wheel
+	$(BIN)/python -m build --no-isolation --wheel > /dev/null
+	ls dist
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
