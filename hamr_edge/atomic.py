@@ -1,10 +1,12 @@
-"""Files that are never half-written."""
+"""Files that are never half-written, and checks that come before the long work that fills them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from hamr_edge.errors import InputError
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -20,3 +22,22 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path, name: str) -> None:
+    """Find out before long work whether a file can be made.
+
+    Args:
+        path: The file to make or replace.
+        name: What to call it in a message.
+
+    Raises:
+        InputError: The folder is missing or cannot be written to, or ``path`` is a folder.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise InputError(f"{name} {path} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise InputError(f"{name} {path}: folder {folder} is not there; mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{name} {path}: folder {folder} cannot be written to")

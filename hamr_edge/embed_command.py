@@ -10,12 +10,13 @@ import click
 
 from hamr_edge.annotate import AnnotatedVideo
 from hamr_edge.detections import load_detections
-from hamr_edge.detector import DEFAULT_NMS_IOU, open_detector
+from hamr_edge.detector import open_detector
 from hamr_edge.embed_report import format_report
 from hamr_edge.embed_source import embed_source, people_of_detections, people_of_detector
 from hamr_edge.embedder import Embedder
 from hamr_edge.embedding_table import EmbeddingTable, import_pyarrow, table_metadata
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
+from hamr_edge.nms import DEFAULT_NMS_IOU
 from hamr_edge.output_file import OutputFile
 from hamr_edge.progress import progress_bar
 from hamr_edge.stop_request import StopRequest

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hamr_edge.atomic import replace_file
+from hamr_edge.atomic import check_target, replace_file
 from hamr_edge.errors import InputError
 
 STDOUT = "-"
@@ -21,16 +20,8 @@ def check_json_target(target: str) -> None:
     Raises:
         InputError: The folder is missing or cannot be written to, or the target is a folder.
     """
-    if target == STDOUT:
-        return
-    path = Path(target)
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise InputError(f"--json {path} is a folder; name a file in it")
-    if not folder.is_dir():
-        raise InputError(f"--json {path}: folder {folder} is not there; mkdir -p {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--json {path}: folder {folder} cannot be written to")
+    if target != STDOUT:
+        check_target(Path(target), "--json")
 
 
 def write_json(values: Any, target: str) -> None:

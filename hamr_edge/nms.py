@@ -1,9 +1,11 @@
-"""Non-maximum suppression: of boxes that overlap, the one with the best score stays."""
+"""The last steps of every detector: of boxes that overlap, the one with the best score stays."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+DEFAULT_NMS_IOU = 0.45
 
 
 def box_iou(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -35,3 +37,32 @@ def suppress_overlaps(
         kept.append(int(best))
         left = left[box_iou(boxes[best], boxes[left]) <= iou_threshold]
     return np.asarray(kept, dtype=np.int64)
+
+
+def finish_boxes(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    frame_size_hw: tuple[int, ...],
+    nms_iou: float,
+    min_height: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Suppress overlaps, clip to the frame, drop what is empty or too low.
+
+    Args:
+        boxes: (N, 4) xyxy pixels of the frame.
+        scores: (N,).
+        frame_size_hw: Height and width of the frame.
+        nms_iou: A box that overlaps a better one by more than this is dropped; 0..1.
+        min_height: Least height of a box in pixels, before clipping.
+
+    Returns:
+        Boxes and scores as :meth:`hamr_edge.detector.PersonDetector.detect` promises them.
+    """
+    kept = suppress_overlaps(boxes, scores, nms_iou)
+    kept = kept[boxes[kept, 3] - boxes[kept, 1] >= min_height]
+    boxes, scores = boxes[kept], scores[kept]
+    height, width = frame_size_hw
+    boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
+    # A sliver of a pixel at the border is no person, and its crop would be somebody else.
+    whole = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
+    return boxes[whole], scores[whole]

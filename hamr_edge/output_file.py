@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hamr_edge.atomic import check_target
 from hamr_edge.errors import InputError
 
 
@@ -28,13 +29,7 @@ class OutputFile:
         self.path = Path(path)
         if self.path.suffix.lower() != suffix:
             raise InputError(f"output {path} must end in {suffix}")
-        folder = self.path.absolute().parent
-        if self.path.is_dir():
-            raise InputError(f"output {path} is a folder; name a file in it")
-        if not folder.is_dir():
-            raise InputError(f"output {path}: folder {folder} is not there; mkdir -p {folder}")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"output {path}: folder {folder} cannot be written to")
+        check_target(self.path, "output")
         self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}{suffix}")
         self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
 

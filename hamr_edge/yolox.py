@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.detector import DEFAULT_NMS_IOU, finish_boxes
 from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.nms import DEFAULT_NMS_IOU, finish_boxes
 from hamr_edge.onnx_backend import import_onnxruntime
 from hamr_edge.preprocess import check_image
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from hamr_edge.detector import HogDetector, open_detector
+from hamr_edge.detector import open_detector
 from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.hog import HogDetector
 from hamr_edge.nms import box_iou, suppress_overlaps
 from hamr_edge.video import open_source
 from hamr_edge.yolox import YoloxDetector, anchor_grid, letterbox
