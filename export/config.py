@@ -27,5 +27,7 @@ class ExportConfig:
             raise InputError(f"precision must be of {', '.join(PRECISIONS)}, got {', '.join(unknown) or 'nothing'}")
         if not 1 <= self.max_batch <= 1024:
             raise InputError(f"max_batch must be in 1..1024, got {self.max_batch}")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
         if not 0 < self.min_cosine < 1:
             raise InputError(f"min_cosine must be between 0 and 1, got {self.min_cosine}")

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hamr_edge.atomic import make_folder
 from hamr_edge.backend import Backend, open_backend
 from hamr_edge.errors import GateError
 from hamr_edge.sidecar import Sidecar, external_data_path, hash_file, sidecar_path, write_sidecar
 
 _BATCH_SIZES = (1, 2, 7)
+_NORM_TOLERANCE = 1e-4
+_DISTINCT_COSINE = 0.99999
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def publish(
     Raises:
         GateError: The check failed; nothing was published, and an artifact of that name from before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, "output folder")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         write(temporary)
@@ -76,7 +79,8 @@ def publish(
 def check_rows(backend: Backend, source: SourceEmbeddings, min_cosine: float) -> dict[str, Any]:
     """Hold every row of an artifact against its source, at batches of 1, 2, 7 and the maximum.
 
-    Each crop so meets other neighbours at each batch size: a graph that mixes rows cannot pass.
+    Crops are repeated to fill the largest batch, and each meets other neighbours at each batch size: a graph that
+    mixes rows by more than ``min_cosine`` allows cannot pass.
 
     Returns:
         ``images``, ``batch_sizes``, and the least and mean cosine over all of them.
@@ -85,28 +89,30 @@ def check_rows(backend: Backend, source: SourceEmbeddings, min_cosine: float) ->
         GateError: A row disagrees, is not finite or not of unit norm; the message names batch size and crop. Or the
             source cannot tell the crops apart, so that mixed rows would go unseen.
     """
-    _check_distinct(source, min_cosine)
+    _check_distinct(source)
     limit = backend.sidecar.max_batch
     sizes = [size for size in _BATCH_SIZES if size < limit] + [limit]
+    repeated = np.resize(np.arange(len(source.crops)), max(len(source.crops), limit))
+    crops, expected = source.crops[repeated], source.embeddings[repeated]
+    names = [source.names[crop] for crop in repeated]
     cosines = []
     for size in sizes:
-        rows = np.concatenate(
-            [backend.infer(source.crops[start : start + size]) for start in range(0, len(source.crops), size)]
-        )
-        if rows.shape != source.embeddings.shape:
-            raise GateError(f"embeddings have shape {rows.shape}, the source gives {source.embeddings.shape}")
+        rows = np.concatenate([backend.infer(crops[start : start + size]) for start in range(0, len(crops), size)])
+        if rows.shape != expected.shape:
+            raise GateError(f"embeddings have shape {rows.shape}, the source gives {expected.shape}")
         norms = np.linalg.norm(rows, axis=1)
-        wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # written so that NaN is wrong too
+        wrong = np.flatnonzero(~(np.abs(norms - 1) < _NORM_TOLERANCE))  # written so that NaN is wrong too
         if len(wrong):
             raise GateError(
-                f"at batch {size}, the embedding of {source.names[wrong[0]]} has norm {norms[wrong[0]]:g}, expected 1; "
+                f"at batch {size}, the embedding of {names[wrong[0]]} has norm {norms[wrong[0]]:g}, expected 1; "
                 "nothing was published"
             )
-        cosine = np.einsum("nd,nd->n", rows, source.embeddings, dtype=np.float64)
+        cosine = np.einsum("nd,nd->n", rows, expected, dtype=np.float64)
+        cosine /= norms * np.linalg.norm(expected, axis=1)
         worst = int(cosine.argmin())
         if cosine[worst] < min_cosine:
             raise GateError(
-                f"at batch {size}, the embedding of {source.names[worst]} has cosine {cosine[worst]:.6f} with "
+                f"at batch {size}, the embedding of {names[worst]} has cosine {cosine[worst]:.6f} with "
                 f"PyTorch's, expected at least {min_cosine}; {np.count_nonzero(cosine < min_cosine)} of "
                 f"{len(cosine)} crops disagree; nothing was published"
             )
@@ -120,13 +126,13 @@ def check_rows(backend: Backend, source: SourceEmbeddings, min_cosine: float) ->
     }
 
 
-def _check_distinct(source: SourceEmbeddings, min_cosine: float) -> None:
+def _check_distinct(source: SourceEmbeddings) -> None:
     """A check of rows is worth nothing where all rows are the same."""
     if len(source.crops) < 2:
         raise GateError("the check needs at least 2 different crops; pass a data set with more")
     cosines = source.embeddings @ source.embeddings.T
     np.fill_diagonal(cosines, -1)
-    if float(np.median(cosines.max(axis=1))) >= min_cosine:
+    if float(np.median(cosines.max(axis=1))) >= _DISTINCT_COSINE:
         raise GateError(
             "the checkpoint gives different crops the same embedding, so mixed rows could not be seen; "
             "train it further, or pass --data with real crops"

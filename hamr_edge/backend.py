@@ -89,6 +89,12 @@ class Backend(ABC):
         return embeddings
 
 
+def check_device(device: str) -> None:
+    """Raise InputError unless ``device`` is ``auto``, ``cpu`` or ``cuda:N``."""
+    if device not in ("auto", "cpu") and not (device.startswith("cuda:") and device[5:].isdecimal()):
+        raise InputError(f"device must be auto, cpu or cuda:N, got {device!r}")
+
+
 _ONNX = "hamr_edge.onnx_backend:OnnxBackend"
 _PYTORCH = "hamr_edge.trainer.torch_backend:TorchBackend"
 
@@ -110,8 +116,7 @@ def open_backend(artifact: str | Path, device: str = "auto", threads: int | None
         UnavailableError: A library or the device asked for is not there.
     """
     path = Path(artifact)
-    if device not in ("auto", "cpu") and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise InputError(f"device must be auto, cpu or cuda:N, got {device!r}")
+    check_device(device)
     if path.is_dir():
         target = _PYTORCH
     elif path.suffix == ".onnx":

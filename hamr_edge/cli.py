@@ -89,3 +89,6 @@ def main(arguments: list[str] | None = None) -> None:
     except HamrEdgeError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that went away
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

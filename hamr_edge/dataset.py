@@ -41,7 +41,7 @@ class LabelledCrops:
 
 @dataclass(frozen=True, slots=True)
 class ReidDataset:
-    """A data set of three splits; training identities and test identities do not overlap."""
+    """A data set of three splits; training identities and test identities do not overlap. Training holds no junk."""
 
     name: str
     train: LabelledCrops
@@ -72,11 +72,14 @@ def open_dataset(root: str | Path) -> ReidDataset:
             f"({', '.join(_SPLITS.values())}), found {found}"
         )
     splits = {split: _read_split(root / folder) for split, folder in _SPLITS.items()}
-    return ReidDataset(root.resolve().name, splits["train"], splits["query"], splits["gallery"])
+    train = splits["train"].select(splits["train"].identities != JUNK_IDENTITY)
+    return ReidDataset(root.resolve().name, train, splits["query"], splits["gallery"])
 
 
 def _read_split(folder: Path) -> LabelledCrops:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+    paths = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
     if not paths:
         raise InputError(f"{folder} holds no images ({', '.join(_IMAGE_SUFFIXES)})")
     labels = []

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from pathlib import Path
 
 import click
 
+from hamr_edge.atomic import make_folder
 from hamr_edge.errors import InputError
+
+_MARKER = ".hamr-edge-demo"
 
 
 @click.command()
-@click.option("-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option(
+    "-o",
+    "--output",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder; an earlier demo's is made anew.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or auto.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def demo(context: click.Context, output: Path, device: str, quiet: bool) -> None:
     """Go the whole way on procedural data, in a few minutes on two cores: synth, train, export, bench, embed."""
+    marker = output / _MARKER
+    if marker.is_file():  # a demo made this folder: it may make it anew
+        shutil.rmtree(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is not empty; name a new folder with -o, or delete it")
+    make_folder(output, "folder")
+    marker.touch()
     data, run, build = output / "data", output / "run", output / "build"
     video, boxes, model = output / "walk.avi", output / "walk.det.txt", build / "model.fp32.onnx"
     people, annotated = output / "people.parquet", output / "annotated.mp4"

@@ -83,12 +83,17 @@ class OnnxBackend(Backend):
             _log.warning("%s; using the CPU", error)
             self._use("cpu")
             self._session = self._create_session()
-        names = [value.name for value in self._session.get_inputs()], [v.name for v in self._session.get_outputs()]
-        if names != (["images"], ["embeddings"]):
+        found = [
+            (value.name, value.type, *value.shape[1:])
+            for value in (*self._session.get_inputs(), *self._session.get_outputs())
+        ]
+        expected = [
+            ("images", "tensor(uint8)", *self.sidecar.input_size_hw, 3),
+            ("embeddings", "tensor(float)", self.sidecar.embedding_dim),
+        ]
+        if found != expected:
             self.close()
-            raise ArtifactError(
-                f"{self._path} has inputs {names[0]} and outputs {names[1]}; expected images, embeddings"
-            )
+            raise ArtifactError(f"{self._path} takes and gives {found}; its sidecar says {expected}")
 
     def _create_session(self) -> Any:
         options = self._ort.SessionOptions()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from hamr_edge.atomic import check_target
+from hamr_edge.atomic import check_target, temporary_name
 from hamr_edge.errors import InputError
 
 
@@ -30,7 +29,7 @@ class OutputFile:
         if self.path.suffix.lower() != suffix:
             raise InputError(f"output {path} must end in {suffix}")
         check_target(self.path, "output")
-        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}{suffix}")
+        self.temporary = temporary_name(self.path)
         self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
 
     def publish(self) -> None:

@@ -113,5 +113,14 @@ def _from_json(values: dict[str, Any]) -> Sidecar:
         if not isinstance(values[name], int) or values[name] < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {values[name]!r}")
     height, width = values["input_size_hw"]
+    if not all(isinstance(side, int) and side >= 1 for side in (height, width)):
+        raise ValueError(f"input_size_hw must be two sizes in pixels, got {values['input_size_hw']!r}")
+    for name in ("artifact_sha256", "source_sha256", "precision", "form", "color_order"):
+        if not isinstance(values.get(name, ""), str):
+            raise ValueError(f"{name} must be text, got {values[name]!r}")
+    if (form := values.get("form", "crops")) != "crops" or values.get("color_order", "BGR") != "BGR":
+        raise ValueError(f"this version runs form crops in BGR, got {form} in {values.get('color_order')}")
+    if len(values["mean"]) != 3 or len(values["std"]) != 3:
+        raise ValueError("mean and std must have three values each")
     mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
     return Sidecar(**{**values, "input_size_hw": (int(height), int(width)), "mean": mean, "std": std})

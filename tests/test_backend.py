@@ -10,7 +10,7 @@ from hamr_edge.onnx_backend import import_onnxruntime
 from hamr_edge.sidecar import sidecar_path
 from tests.artifacts import write_tiny_artifact
 from tests.check_backend import check_backend
-from tests.variants import mix_rows, reverse_rows, write_variant
+from tests.variants import keep, mix_rows, reverse_rows, write_variant
 
 
 @pytest.mark.parametrize("max_batch", [1, 8])
@@ -80,7 +80,16 @@ def test_a_model_of_other_inputs_is_refused(tiny_artifact: Path, tmp_path: Path)
         graph.input[0].name = graph.node[0].input[0] = "pixels"
 
     other = write_variant(tiny_artifact, tmp_path / "other.onnx", rename)
-    with pytest.raises(ArtifactError, match=r"pixels.*expected images, embeddings"):
+    with pytest.raises(ArtifactError, match=r"gives \[\('pixels'.*its sidecar says \[\('images'"):
+        open_backend(other, "cpu").open()
+
+
+@pytest.mark.parametrize("entry", [{"input_size_hw": (32, 32)}, {"embedding_dim": 11}])
+def test_a_sidecar_that_does_not_fit_its_model_is_refused(
+    tiny_artifact: Path, tmp_path: Path, entry: dict[str, object]
+) -> None:
+    other = write_variant(tiny_artifact, tmp_path / "other.onnx", keep, **entry)
+    with pytest.raises(ArtifactError, match="its sidecar says"):
         open_backend(other, "cpu").open()
 
 

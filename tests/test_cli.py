@@ -91,6 +91,7 @@ def test_an_unknown_command_gets_a_hint(typed: str, message: str, capsys: pytest
         (click.UsageError("the reason"), 2),
         (GateError("the reason"), 3),
         (UnavailableError("the reason"), 4),
+        (OSError("the reason"), 1),
     ],
 )
 def test_an_error_becomes_its_exit_code(

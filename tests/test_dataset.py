@@ -50,6 +50,14 @@ def test_other_files_are_left_alone(copy: Path) -> None:
     assert len(open_dataset(copy).query) == QUERIES
 
 
+def test_hidden_files_and_junk_are_not_trained_on(copy: Path) -> None:
+    before = open_dataset(copy).train
+    image = before.paths[0].read_bytes()
+    (copy / "bounding_box_train" / "._0002_c1s1_000451_03.jpg").write_bytes(b"resource fork")
+    (copy / "bounding_box_train" / "-1_c1s1_000451_03.jpg").write_bytes(image)
+    assert open_dataset(copy).train.paths == before.paths
+
+
 def test_a_name_without_labels_is_named(copy: Path) -> None:
     (copy / "query" / "holiday.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"holiday\.jpg does not name identity and camera"):

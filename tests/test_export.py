@@ -26,6 +26,7 @@ from hamr_edge.trainer.checkpoint import load_checkpoint
 from hamr_edge.trainer.synthetic import random_crops
 from tests.artifacts import INPUT_SIZE_HW, write_tiny_artifact
 from tests.test_network import small_network
+from tests.variants import repeat_fourth_row, scale_rows, write_variant
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,7 @@ def test_the_sidecar_says_what_is_known(exported: Path, checkpoint: Path) -> Non
     assert sidecar.precision == "fp32"
     assert sidecar.color_order == "BGR"
     assert sidecar.mean == (0.406, 0.456, 0.485)
+    assert sidecar.std == (0.225, 0.224, 0.229)
     assert sidecar.parity["batch_sizes"] == [1, 2, 7, 9]
     assert sidecar.parity["min_cosine"] >= 0.99999
 
@@ -190,6 +192,37 @@ def test_nan_and_norms_fail_the_check(tmp_path: Path) -> None:
     assert not broken.exists()
 
 
+def test_rows_that_are_not_unit_fail_the_check(tmp_path: Path) -> None:
+    source = tiny_source(tmp_path)
+    path = tmp_path / "build" / "long.onnx"
+
+    def write(file: Path) -> None:
+        plain = write_tiny_artifact(file.with_name("plain.onnx"))
+        write_variant(plain, file, lambda model: scale_rows(model, 1.01))
+
+    with pytest.raises(GateError, match=r"has norm 1\.01, expected 1"):
+        publish(path, load_sidecar(tmp_path / "reference.onnx"), write, source, 0.5)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_small_gallery_is_repeated_to_fill_the_largest_batch(tmp_path: Path) -> None:
+    source = tiny_source(tmp_path)
+    few = SourceEmbeddings(source.crops[:3], source.names[:3], source.embeddings[:3])
+
+    def write(file: Path) -> None:
+        plain = write_tiny_artifact(file.with_name("plain.onnx"))
+        write_variant(plain, file, repeat_fourth_row)
+
+    with pytest.raises(GateError, match=r"at batch 7, the embedding of crop"):
+        publish(tmp_path / "model.onnx", load_sidecar(tmp_path / "reference.onnx"), write, few, 0.99999)
+
+
+def test_a_folder_that_cannot_be_made_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"output folder .*file cannot be made"):
+        export_checkpoint(checkpoint, tmp_path / "file", ExportConfig())
+
+
 def test_real_crops_are_used_when_there_are_data(checkpoint: Path, synthetic_dataset: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         export_command, [str(checkpoint), "-o", str(tmp_path), "--data", str(synthetic_dataset), "--batch", "4"]
@@ -205,7 +238,12 @@ def test_real_crops_are_used_when_there_are_data(checkpoint: Path, synthetic_dat
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"precisions": ("fp17",)}, "fp17"), ({"max_batch": 0}, "got 0"), ({"min_cosine": 2.0}, "got 2.0")],
+    [
+        ({"precisions": ("fp17",)}, "fp17"),
+        ({"max_batch": 0}, "got 0"),
+        ({"min_cosine": 2.0}, "got 2.0"),
+        ({"seed": -1}, "got -1"),
+    ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -123,7 +123,7 @@ def test_embedding_rows_are_unit() -> None:
         ({"backbone": "resnet19"}, "resnet18, resnet34"),
         ({"input_size_hw": (200, 64)}, "multiple of 96 x 16"),
         ({"input_size_hw": (192, 60)}, "got 192 x 60"),
-        ({"stripes": 0}, "at least 1"),
+        ({"stripes": 0}, r"stripes must be in 1\.\.24, got 0"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:

@@ -63,7 +63,7 @@ def test_partial_and_foreign_files_list_what_is_wrong(tmp_path: Path, weights: d
     with pytest.raises(InputError, match=r"wrong shape \(.*conv1\.weight \(64, 64, 1, 1\) instead of \(64, 64, 3, 3\)"):
         load_pretrained(backbone, "resnet18", str(write(tmp_path / "bottleneck.pth", ResNet("resnet50").state_dict())))
     broken = {**weights, "bn1.weight": torch.full((64,), float("nan"))}
-    with pytest.raises(InputError, match=r"1 not finite \(bn1\.weight\)"):
+    with pytest.raises(InputError, match=r"1 not finite real numbers \(bn1\.weight\)"):
         load_pretrained(backbone, "resnet18", str(write(tmp_path / "broken.pth", broken)))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,22 +10,26 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from hamr_edge.cli import main
 from hamr_edge.dataset import open_dataset
 from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.trainer import loop
-from hamr_edge.trainer.checkpoint import load_checkpoint
+from hamr_edge.trainer.checkpoint import load_checkpoint, load_state, save_state
 from hamr_edge.trainer.command import train as train_command
 from hamr_edge.trainer.config import PRESETS, TrainConfig
-from hamr_edge.trainer.loop import TrainingStopped, choose_amp, train
+from hamr_edge.trainer.loop import TrainingStopped, build_optimizer, choose_amp, resume, train
 from hamr_edge.trainer.losses import Loss
-from hamr_edge.trainer.network import NetworkConfig
+from hamr_edge.trainer.network import Hamr, NetworkConfig, PartFeatures
+from hamr_edge.trainer.resnet import ResNet
 from hamr_edge.trainer.sampler import epoch_batches
+from hamr_edge.trainer.schedule import learning_rate
 
 TINY = replace(
     PRESETS["smoke"],
@@ -91,7 +96,7 @@ def test_a_stopped_run_resumes_to_equal_weights(
         train(TINY, dataset, tmp_path / "broken", quiet=True)
     monkeypatch.undo()
     load_checkpoint(tmp_path / "broken")  # consistent as it lies there
-    resumed = train(TINY, dataset, tmp_path / "broken", resume=True, quiet=True)
+    resumed = resume(dataset, tmp_path / "broken", quiet=True)
     assert_equal_weights(tmp_path / "whole", tmp_path / "broken")
     assert resumed.scores == whole.scores
     for ours, theirs in zip(read_log(tmp_path / "whole"), read_log(tmp_path / "broken"), strict=True):
@@ -111,11 +116,16 @@ def test_a_killed_run_resumes(synthetic_dataset: Path, tmp_path: Path) -> None:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    state = loop.load_state(run)
+    state = load_state(run)
     assert state["epoch"] >= 2
-    config = loop.resumable_config(run)
-    assert isinstance(config, TrainConfig)
-    assert config.epochs == 200
+    # Let the resumed run end soon: one more epoch than the killed one had begun.
+    epochs = state["epoch"] + 1
+    state["info"]["config"]["epochs"] = epochs
+    save_state(run, state)
+    info = resume(open_dataset(synthetic_dataset), run, quiet=True)
+    assert info.epoch == epochs
+    assert [int(row["epoch"]) for row in read_log(run)] == list(range(1, epochs + 1))
+    load_checkpoint(run)
 
 
 def test_seeds_give_equal_runs(synthetic_dataset: Path, tmp_path: Path) -> None:
@@ -147,9 +157,181 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert all(torch.isfinite(value).all() for value in weights_of(tmp_path).values())
 
 
+def test_weights_that_are_not_finite_are_not_saved(
+    synthetic_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step = torch.optim.Adam.step
+
+    def step_that_breaks(self: torch.optim.Adam) -> None:
+        real_step(self)
+        self.param_groups[0]["params"][0].data[0] = float("nan")
+
+    config = replace(TINY, epochs=1, eval_every=0)
+    monkeypatch.setattr(loop, "epoch_batches", lambda *arguments: epoch_batches(*arguments)[:1])
+    monkeypatch.setattr(torch.optim.Adam, "step", step_that_breaks)
+    with pytest.raises(HamrEdgeError, match="weights are not finite"):
+        train(config, open_dataset(synthetic_dataset), tmp_path, quiet=True)
+    assert not (tmp_path / "checkpoint.json").exists()
+
+
+def test_a_failing_evaluation_loses_no_training(synthetic_dataset: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_dataset, data)
+    victim = sorted((data / "query").iterdir())[2]
+    whole = victim.read_bytes()
+    victim.write_bytes(b"not a jpeg")
+    with pytest.raises(InputError, match=victim.name):
+        train(TINY, open_dataset(data), tmp_path / "run", quiet=True)
+    assert load_checkpoint(tmp_path / "run")[1].epoch == TINY.eval_every
+    victim.write_bytes(whole)
+    assert resume(open_dataset(data), tmp_path / "run", quiet=True).epoch == TINY.epochs
+
+
+def test_data_that_cannot_be_scored_are_found_before_training(synthetic_dataset: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(synthetic_dataset, data)
+    for image in (data / "bounding_box_test").glob("*_c2*"):
+        image.unlink()
+    for image in (data / "query").glob("*_c2*"):
+        image.unlink()
+    with pytest.raises(InputError, match="no query of data has a gallery image of its identity from another camera"):
+        train(TINY, open_dataset(data), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_resume_on_other_images(synthetic_dataset: Path, checkpoint: Path, tmp_path: Path) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(checkpoint, run)
+    shutil.copytree(synthetic_dataset, data)
+    next((data / "bounding_box_train").iterdir()).unlink()
+    with pytest.raises(InputError, match=r"was trained on other images than data's \(its data set was data"):
+        resume(open_dataset(data), run, quiet=True)
+
+
+@pytest.mark.parametrize("content", [b"garbage", None])
+def test_a_state_that_cannot_be_used_is_named(
+    synthetic_dataset: Path, checkpoint: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run)
+    if content is None:
+        torch.save({"epoch": 1}, run / "state.pt")
+    else:
+        (run / "state.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"state\.pt .*delete the folder and train again"):
+        resume(open_dataset(synthetic_dataset), run, quiet=True)
+
+
+def test_a_finished_run_resumes_to_itself_without_its_other_files(
+    synthetic_dataset: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(checkpoint / "state.pt", run)
+    info = resume(open_dataset(synthetic_dataset), run, quiet=True)
+    assert info == load_checkpoint(checkpoint)[1]
+    assert_equal_weights(run, checkpoint)
+
+
+def test_every_setting_reaches_the_step(
+    synthetic_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the loop hands to augmentation, loss and optimizer is what the settings say."""
+    seen: dict[str, list[Any]] = {"loss": [], "augment": [], "rates": []}
+    real_loss, real_augment, real_step = loop.hamr_loss, loop.augment, torch.optim.SGD.step
+
+    def spy_loss(features: PartFeatures, labels: torch.Tensor, *settings: object) -> Loss:
+        seen["loss"].append(settings)
+        return real_loss(features, labels, *settings)  # type: ignore[arg-type]
+
+    def spy_augment(images: torch.Tensor, config: TrainConfig, generator: torch.Generator) -> torch.Tensor:
+        seen["augment"].append((config, generator.initial_seed()))
+        return real_augment(images, config, generator)
+
+    def spy_step(self: torch.optim.SGD) -> None:
+        seen["rates"].append([group["lr"] for group in self.param_groups])
+        real_step(self)
+
+    monkeypatch.setattr(loop, "hamr_loss", spy_loss)
+    monkeypatch.setattr(loop, "augment", spy_augment)
+    monkeypatch.setattr(torch.optim.SGD, "step", spy_step)
+    config = replace(TINY, epochs=2, eval_every=0, optimizer="sgd", margin=0.7, label_smoothing=0.2, head_lr_factor=3.0)
+    train(config, open_dataset(synthetic_dataset), tmp_path, quiet=True)
+    assert set(seen["loss"]) == {(2, 0.7, 0.2, True)}
+    assert all(given is config for given, _ in seen["augment"])
+    steps = len(seen["augment"])
+    assert len({seed for _, seed in seen["augment"]}) == steps
+    expected = [learning_rate(config, 1, step / FIRST_EPOCH_STEPS) for step in range(FIRST_EPOCH_STEPS)]
+    assert [rates[0] for rates in seen["rates"][:FIRST_EPOCH_STEPS]] == pytest.approx(expected)
+    assert all(rates[1] == pytest.approx(3 * rates[0]) for rates in seen["rates"])
+
+
+def test_the_optimizer_is_the_settings_own() -> None:
+    network = Hamr(TINY.network, 3)
+    sgd = build_optimizer(network, replace(TINY, optimizer="sgd", weight_decay=0.02))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert [(g["momentum"], g["nesterov"], g["weight_decay"]) for g in sgd.param_groups] == 2 * [(0.9, True, 0.02)]
+    backbone, rest = ({id(parameter) for parameter in group["params"]} for group in sgd.param_groups)
+    assert backbone == {id(parameter) for parameter in network.backbone.parameters()}
+    assert backbone | rest == {id(parameter) for parameter in network.parameters()}
+    assert not backbone & rest
+    adam = build_optimizer(network, replace(TINY, weight_decay=0.02))
+    assert isinstance(adam, torch.optim.Adam)
+    assert adam.param_groups[1]["factor"] == TINY.head_lr_factor
+
+
+def test_training_starts_from_the_pretrained_weights(synthetic_dataset: Path, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    weights = ResNet("resnet18").state_dict()
+    torch.save(weights, tmp_path / "secret.pth")
+    config = replace(TINY, epochs=1, eval_every=0, learning_rate=1e-9)
+    info = train(config, open_dataset(synthetic_dataset), tmp_path / "run", str(tmp_path / "secret.pth"), quiet=True)
+    trained = weights_of(tmp_path / "run")
+    torch.testing.assert_close(trained["backbone.layer4.1.conv2.weight"], weights["layer4.1.conv2.weight"])
+    assert info.pretrained == "secret.pth"  # no path of this machine
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["-o", "{file}", "--ids-per-batch", "4"], 2, "run folder .*file cannot be made"),
+        (["-o", "{tmp}/run", "--device", "gpu"], 2, "device must be auto, cpu or cuda:N, got 'gpu'"),
+        (["-o", "{tmp}/run", "--margin", "nan"], 2, "margin must be at least 0 and finite, got nan"),
+        (["-o", "{tmp}/run", "--seed", str(2**70)], 2, "seed must be below"),
+        (["-o", "{tmp}/run", "--imgsz", "100", "50"], 2, "input size must be a multiple of"),
+        (["-o", "{tmp}/run", "--resume"], 2, r"no state\.pt to resume from"),
+        (["-o", "{tmp}/run", "--pretrained", ""], 2, "weights . are not there"),
+        (["-o", "{tmp}/run", "--ids-per-batch", "64"], 2, "a batch needs 64 identities, the training set has 6"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_work(
+    synthetic_dataset: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = [word.format(tmp=tmp_path, file=tmp_path / "file") for word in arguments]
+    preset = [] if "--resume" in words else ["--preset", "smoke"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(synthetic_dataset), *words, *preset, "--quiet"])
+    assert ended.value.code == code
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run" / "checkpoint.json").exists()
+
+
+def test_resume_asks_for_the_data(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(checkpoint, tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main(["train", "-o", str(tmp_path / "run"), "--resume"])
+    assert "name the data set that" in capsys.readouterr().err
+
+
 def test_a_finished_folder_is_not_overwritten(synthetic_dataset: Path, checkpoint: Path) -> None:
     before = (checkpoint / "weights.safetensors").stat().st_mtime_ns
-    with pytest.raises(InputError, match="holds a checkpoint already; go on with --resume"):
+    with pytest.raises(InputError, match="holds a run already; go on with --resume"):
         train(TINY, open_dataset(synthetic_dataset), checkpoint, quiet=True)
     assert (checkpoint / "weights.safetensors").stat().st_mtime_ns == before
 

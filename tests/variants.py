@@ -85,3 +85,30 @@ def leave_unnormalised(model: ModelProto) -> None:
     source = last.input[0]
     model.graph.node.remove(last)
     model.graph.node.append(helper.make_node("Identity", [source], ["embeddings"]))
+
+
+def scale_rows(model: ModelProto, factor: float) -> None:
+    """Multiply the unit rows by a factor."""
+    graph = model.graph
+    graph.node[-1].output[0] = "unit"
+    graph.initializer.append(numpy_helper.from_array(np.float32(factor), "row_factor"))
+    graph.node.append(helper.make_node("Mul", ["unit", "row_factor"], ["embeddings"]))
+
+
+def repeat_fourth_row(model: ModelProto) -> None:
+    """Right up to batch 4: every later row repeats the fourth."""
+    graph = model.graph
+    graph.node[-1].output[0] = "unit"
+    for name, value in (("zero", [0]), ("four", [4]), ("three", [3]), ("first", 0), ("step", 1)):
+        shape = [1] if isinstance(value, list) else []
+        values = value if isinstance(value, list) else [value]
+        graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, shape, values))
+    graph.node.extend(
+        [
+            helper.make_node("Shape", ["unit"], ["unit_shape"], end=1),
+            helper.make_node("Squeeze", ["unit_shape", "zero"], ["row_count"]),
+            helper.make_node("Range", ["first", "row_count", "step"], ["row_numbers"]),
+            helper.make_node("Min", ["row_numbers", "three"], ["row_choice"]),
+            helper.make_node("Gather", ["unit", "row_choice"], ["embeddings"], axis=0),
+        ]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from hamr_edge.atomic import replace_file
-from hamr_edge.errors import InputError
+from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.sidecar import hash_file
 from hamr_edge.trainer.config import TrainConfig
 from hamr_edge.trainer.network import Hamr
@@ -20,6 +21,7 @@ WEIGHTS = "weights.safetensors"
 DESCRIPTION = "checkpoint.json"
 STATE = "state.pt"
 SCHEMA = 1
+STATE_KEYS = {"info", "dataset_sha256", "network", "optimizer", "scaler", "history", "losses", "epoch", "step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,37 @@ class CheckpointInfo:
     """Where the backbone's first weights came from."""
     versions: dict[str, str] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """A dict that JSON can hold and :meth:`from_json` reads."""
+        return {**asdict(self), "config": self.config.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> CheckpointInfo:
+        """The inverse of :meth:`to_json`."""
+        info = cls(**{**values, "config": TrainConfig.from_json(values["config"])})
+        if not isinstance(info.classes, int) or not isinstance(info.epoch, int):
+            raise ValueError(f"classes and epoch must be whole numbers, got {info.classes!r} and {info.epoch!r}")
+        return info
+
 
 def save_checkpoint(folder: Path, network: Hamr, info: CheckpointInfo) -> None:
-    """Write weights and description, each to a temporary name first; the description vouches for the weights' hash."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write weights and description, which vouches for the weights' hash; both get their names in one moment.
+
+    Raises:
+        HamrEdgeError: A weight is not finite; the checkpoint stays as it was.
+    """
     weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    replace_file(folder / WEIGHTS, lambda path: path.write_bytes(save(weights)))
-    values = {
-        "schema": SCHEMA,
-        **asdict(info),
-        "config": info.config.to_json(),
-        "weights_sha256": hash_file(folder / WEIGHTS),
-    }
-    replace_file(folder / DESCRIPTION, lambda path: path.write_text(json.dumps(values, indent=2) + "\n", "utf-8"))
+    broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise HamrEdgeError(f"{len(broken)} weights are not finite ({broken[0]}, ...); {folder} was not written")
+    data = save(weights)
+    values = {"schema": SCHEMA, **info.to_json(), "weights_sha256": hashlib.sha256(data).hexdigest()}
+
+    def write_description(path: Path) -> None:
+        path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+        replace_file(folder / WEIGHTS, lambda weights_path: weights_path.write_bytes(data))
+
+    replace_file(folder / DESCRIPTION, write_description)
 
 
 def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
@@ -100,15 +120,22 @@ def load_info(folder: Path) -> tuple[CheckpointInfo, str]:
         if values.pop("schema") != SCHEMA:
             raise ValueError(f"it has another schema than {SCHEMA}, which this version reads")
         weights_sha256 = str(values.pop("weights_sha256"))
-        info = CheckpointInfo(**{**values, "config": TrainConfig.from_json(values["config"])})
+        info = CheckpointInfo.from_json(values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return info, weights_sha256
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write what a resumed run needs: whole in itself, so a crash between two files cannot mix two moments."""
-    replace_file(folder / STATE, lambda path: torch.save(state, path))
+    """Write what a resumed run needs. It is whole in itself: no crash can mix it with another moment's files.
+
+    Raises:
+        HamrEdgeError: It cannot be written; the last state stays as it was.
+    """
+    try:
+        replace_file(folder / STATE, lambda path: torch.save(state, path))
+    except RuntimeError as error:  # how torch.save says that the disk is full
+        raise HamrEdgeError(f"{folder / STATE} cannot be written: {error}; is the disk full?") from error
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -123,5 +150,8 @@ def load_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors here
-        raise InputError(f"{path} cannot be read: {error}; delete the folder and train again") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} cannot be read: {reason}; delete the folder and train again") from error
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise InputError(f"{path} is not a training state of this version; delete the folder and train again")
     return state

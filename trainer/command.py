@@ -9,13 +9,16 @@ from typing import Any, get_args
 
 import click
 
+from hamr_edge.atomic import make_folder
 from hamr_edge.dataset import open_dataset
 from hamr_edge.errors import InputError
 from hamr_edge.trainer.config import PRESETS, Amp, Optimizer, Schedule, TrainConfig
-from hamr_edge.trainer.loop import TrainingStopped, resumable_config
+from hamr_edge.trainer.loop import TrainingStopped
+from hamr_edge.trainer.loop import resume as resume_training
 from hamr_edge.trainer.loop import train as run_training
 from hamr_edge.trainer.resnet import BLOCKS
 from hamr_edge.trainer.synthetic_data import write_dataset
+from hamr_edge.trainer.torch_backend import choose_device
 
 _NETWORK_OPTIONS = ("backbone", "input_size_hw", "stripes", "reduced_dim", "part_dim", "stride_in_1x1")
 
@@ -73,15 +76,15 @@ def train(
             raise InputError(
                 f"--resume goes on with the run's own settings; leave out --{', --'.join(refused)}".replace("_", "-")
             )
-        config = resumable_config(output)
-    else:
-        config = _configure(PRESETS[preset or "edge"], given)
+    choose_device(device)
+    config = None if resume else _configure(PRESETS[preset or "edge"], given)
     if data is None:
-        data = output / "data"
-        if not resume:
-            write_dataset(data, quiet=quiet)
+        data = _own_data(output, resume, quiet)
     try:
-        info = run_training(config, open_dataset(data), output, pretrained, device, resume, quiet)
+        if config is None:
+            info = resume_training(open_dataset(data), output, device, quiet)
+        else:
+            info = run_training(config, open_dataset(data), output, pretrained, device, quiet)
     except TrainingStopped as stopped:
         click.echo(f"{stopped}; go on with: hamr-edge train {data} -o {output} --resume", err=True)
         sys.exit(130)
@@ -90,6 +93,19 @@ def train(
         click.echo(f"rank-1 {100 * scores['rank1']:.1f}  mAP {100 * scores['map']:.1f}  (epoch {scores['epoch']})")
     click.echo(f"checkpoint: {output}")
     click.echo(f"next: hamr-edge export {output} -o BUILD --data {data}")
+
+
+def _own_data(output: Path, resume: bool, quiet: bool) -> Path:
+    """The procedural set of a run, written if it is not there yet."""
+    data = output / "data"
+    if not data.exists():
+        if resume:
+            raise InputError(
+                f"name the data set that {output} was trained on: hamr-edge train DATA -o {output} --resume"
+            )
+        make_folder(output, "run folder")
+        write_dataset(data, quiet=quiet)
+    return data
 
 
 def _configure(preset: TrainConfig, given: dict[str, Any]) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -56,6 +57,8 @@ class TrainConfig:
             _at_least(name, getattr(self, name), lowest)
         for name in ("crop_padding", "eval_every", "seed", "weight_decay", "margin"):
             _at_least(name, getattr(self, name), 0)
+        if self.seed >= 2**32:
+            raise InputError(f"seed must be below 2**32, got {self.seed}")
         for name in ("flip", "erase", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be in 0..1, got {getattr(self, name)}")
@@ -82,8 +85,8 @@ class TrainConfig:
 
 
 def _at_least(name: str, value: float, lowest: float) -> None:
-    if value < lowest:
-        raise InputError(f"{name} must be at least {lowest}, got {value}")
+    if not lowest <= value < math.inf:
+        raise InputError(f"{name} must be at least {lowest} and finite, got {value}")
 
 
 _PAPER = TrainConfig()

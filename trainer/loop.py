@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import platform
 import time
@@ -14,17 +15,17 @@ import numpy as np
 import torch
 
 from hamr_edge import __version__
-from hamr_edge.atomic import replace_file
+from hamr_edge.atomic import make_folder, replace_file
 from hamr_edge.dataset import ReidDataset
 from hamr_edge.errors import HamrEdgeError, InputError
-from hamr_edge.evaluation import evaluate
+from hamr_edge.evaluation import check_scorable, evaluate
 from hamr_edge.progress import progress_bar
 from hamr_edge.stop_request import StopRequest
 from hamr_edge.trainer.augment import augment, step_generator
 from hamr_edge.trainer.checkpoint import (
     DESCRIPTION,
+    STATE,
     CheckpointInfo,
-    load_info,
     load_state,
     save_checkpoint,
     save_state,
@@ -51,7 +52,6 @@ def train(
     run: Path,
     pretrained: str | None = None,
     device: str = "auto",
-    resume: bool = False,
     quiet: bool = False,
 ) -> CheckpointInfo:
     """Train a network and leave a checkpoint in ``run``.
@@ -59,61 +59,99 @@ def train(
     All randomness is a function of the seed, the epoch and the step, so a resumed run goes on as an unbroken one would.
 
     Args:
-        config: What to train and how; on ``resume`` it must be the run's own (:func:`resumable_config`).
+        config: What to train and how.
         dataset: Trained on its training split, scored on its query and gallery.
         run: Folder of the checkpoint.
         pretrained: First weights of the backbone; see :func:`hamr_edge.trainer.pretrained.load_pretrained`.
         device: ``cpu``, ``cuda:N`` or ``auto``.
-        resume: Go on from the state in ``run``.
         quiet: No progress.
 
     Raises:
-        InputError: The data set does not fit the settings, or ``run`` holds a checkpoint and ``resume`` is not set.
+        InputError: The data set does not fit the settings, or ``run`` holds a run already.
         TrainingStopped: After Ctrl-C.
-        HamrEdgeError: The loss is not finite; the last checkpoint stays as it is.
+        HamrEdgeError: The loss or a weight is not finite; the last checkpoint stays as it is.
     """
-    if not resume and (run / DESCRIPTION).exists():
-        raise InputError(f"{run} holds a checkpoint already; go on with --resume, or name another folder with -o")
     chosen = choose_device(device)
-    state = load_state(run) if resume else None
-    epoch_batches(dataset.train.identities, config.ids_per_batch, config.images_per_id, config.seed, 1)
-    data = load_training_images(dataset.train, config.network.input_size_hw, quiet)
-
+    if (run / DESCRIPTION).exists() or (run / STATE).exists():
+        raise InputError(f"{run} holds a run already; go on with --resume, or name another folder with -o")
     torch.manual_seed(config.seed)
-    network = Hamr(config.network, data.classes)
-    if pretrained and not resume:
+    network = Hamr(config.network, len(np.unique(dataset.train.identities)))
+    source = ""
+    if pretrained is not None:
         load_pretrained(network.backbone, config.network.backbone, pretrained)
-    network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        source = Path(pretrained).name
+    info = CheckpointInfo(config, network.classes, dataset.name, pretrained=source, versions=_versions())
+    return _fit(network, info, dataset, run, chosen, quiet)
+
+
+def resume(dataset: ReidDataset, run: Path, device: str = "auto", quiet: bool = False) -> CheckpointInfo:
+    """Go on with the run in a folder, with its own settings; see :func:`train`.
+
+    Raises:
+        InputError: There is no state to resume from, or ``dataset`` is not the one it was trained on.
+    """
+    chosen = choose_device(device)
+    state = load_state(run)
+    info = CheckpointInfo.from_json(state["info"])
+    if _fingerprint(dataset) != state["dataset_sha256"]:
+        raise InputError(
+            f"{run} was trained on other images than {dataset.name}'s (its data set was {info.dataset}, "
+            f"{info.classes} identities); name that one, or start a new run with another -o"
+        )
+    return _fit(Hamr(info.config.network, info.classes), info, dataset, run, chosen, quiet, state)
+
+
+def _fit(
+    network: Hamr,
+    info: CheckpointInfo,
+    dataset: ReidDataset,
+    run: Path,
+    device: torch.device,
+    quiet: bool,
+    state: dict[str, Any] | None = None,
+) -> CheckpointInfo:
+    config = info.config
+    # All that can be wrong with the data is found before the long work.
+    epoch_batches(dataset.train.identities, config.ids_per_batch, config.images_per_id, config.seed, 1)
+    if config.eval_every:
+        check_scorable(dataset)
+    make_folder(run, "run folder")
+    data = load_training_images(dataset.train, config.network.input_size_hw, quiet)
+    dataset_sha256 = _fingerprint(dataset)
+
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, config)
-    amp_dtype = choose_amp(config, chosen)
+    amp_dtype = choose_amp(config, device)
     scaler = torch.amp.GradScaler(enabled=amp_dtype == torch.float16)
     history: list[dict[str, float]] = []
-    info = CheckpointInfo(config, data.classes, dataset.name, pretrained=pretrained or "", versions=_versions())
     losses: list[list[float]] = []
     first_epoch, first_step = 1, 0
     if state is not None:
-        info = load_info(run)[0]
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run began without one
+            scaler.load_state_dict(state["scaler"])
         history, losses = state["history"], state["losses"]
         first_epoch, first_step = state["epoch"], state["step"]
+        save_checkpoint(run, network, info)  # what a crash may have left of another moment
 
     def save(epoch: int, step: int, losses: list[list[float]]) -> None:
         """Save so that a resumed run starts at this epoch's step, whose earlier steps had these losses."""
-        save_checkpoint(run, network, info)
-        save_state(
+        save_state(  # first: a crash after it leaves what --resume needs
             run,
             {
+                "info": info.to_json(),
+                "dataset_sha256": dataset_sha256,
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "scaler": scaler.state_dict(),
                 "history": history,
+                "losses": losses,
                 "epoch": epoch,
                 "step": step,
-                "losses": losses,
             },
         )
+        save_checkpoint(run, network, info)
         replace_file(run / LOG, lambda path: _write_log(path, history))
 
     with progress_bar(quiet) as progress, StopRequest() as stop:
@@ -129,10 +167,10 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
                 rows = batches[step]
-                images = torch.from_numpy(data.images[rows]).to(chosen, non_blocking=True)
-                labels = torch.from_numpy(data.labels[rows]).to(chosen, non_blocking=True)
+                images = torch.from_numpy(data.images[rows]).to(device, non_blocking=True)
+                labels = torch.from_numpy(data.labels[rows]).to(device, non_blocking=True)
                 images = augment(images, config, step_generator(config.seed, epoch, step))
-                with torch.autocast(chosen.type, amp_dtype, enabled=amp_dtype is not None):
+                with torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
                     features = network(images)
                 features = PartFeatures(*(tensor.float() for tensor in features))
                 loss = hamr_loss(
@@ -149,9 +187,14 @@ def train(
                 scaler.update()
                 losses.append(torch.stack(loss).tolist())
                 if not math.isfinite(losses[-1][0]):
+                    kept = (
+                        f"the last checkpoint in {run} is whole"
+                        if (run / DESCRIPTION).exists()
+                        else "nothing was saved"
+                    )
                     raise HamrEdgeError(
-                        f"the loss became {losses[-1][0]} in epoch {epoch}, step {step + 1}; the last checkpoint in "
-                        f"{run} is whole. Try a lower --learning-rate, or --amp off"
+                        f"the loss became {losses[-1][0]} in epoch {epoch}, step {step + 1}; {kept}. "
+                        "Try a lower --learning-rate, or --amp off"
                     )
                 speed = (step + 1 - first_step) * config.batch_size / (time.perf_counter() - begun)
                 progress.update(task, advance=1, note=f"loss {losses[-1][0]:.3f}  lr {rate:.2e}  {speed:.0f} images/s")
@@ -164,25 +207,21 @@ def train(
             row["images_per_s"] = speed
             words = f"epoch {epoch}/{config.epochs}  loss {total:.3f}  lr {rate:.2e}  {speed:.0f} images/s"
             info = replace(info, epoch=epoch)
+            history.append(row)
             due = config.eval_every and (epoch % config.eval_every == 0 or epoch == config.epochs)
             if due and (epoch == config.epochs or not stop.requested):
-                with TorchBackend.of_network(network, chosen) as backend:
+                save(epoch + 1, 0, losses)  # whatever becomes of the evaluation
+                with TorchBackend.of_network(network, device) as backend:
                     scores = evaluate(backend, dataset, quiet=True)
                 info = replace(info, scores={**asdict(scores), "epoch": epoch})
                 row.update(rank1=scores.rank1, map=scores.map)
                 words += f"  rank-1 {100 * scores.rank1:.1f}  mAP {100 * scores.map:.1f}"
-            history.append(row)
             if not quiet:
                 progress.console.print(words)
             save(epoch + 1, 0, losses)
             if stop.requested and epoch < config.epochs:
                 raise TrainingStopped(f"stopped after epoch {epoch} of {config.epochs}")
     return info
-
-
-def resumable_config(run: Path) -> TrainConfig:
-    """The settings of the run in a folder."""
-    return load_info(run)[0].config
 
 
 def build_optimizer(network: Hamr, config: TrainConfig) -> torch.optim.Optimizer:
@@ -218,5 +257,10 @@ def _write_log(path: Path, history: list[dict[str, float]]) -> None:
         writer.writerows(history)
 
 
+def _fingerprint(dataset: ReidDataset) -> str:
+    """SHA-256 of the training files' names: a resumed run must see the same images in the same order."""
+    return hashlib.sha256("\n".join(path.name for path in dataset.train.paths).encode()).hexdigest()
+
+
 def _versions() -> dict[str, str]:
-    return {"hamr-edge": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"hamr-edge": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

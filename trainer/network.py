@@ -38,11 +38,9 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BLOCKS:
             raise InputError(f"backbone must be one of {', '.join(BLOCKS)}, got {self.backbone!r}")
-        if min(self.stripes, self.reduced_dim, self.part_dim) < 1:
-            raise InputError(
-                "stripes, reduced_dim and part_dim must be at least 1, "
-                f"got {self.stripes}, {self.reduced_dim} and {self.part_dim}"
-            )
+        for name, most in (("stripes", 24), ("reduced_dim", 8192), ("part_dim", 8192)):
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"{name} must be in 1..{most}, got {getattr(self, name)}")
         height, width = self.input_size_hw
         stride = STAGE_STRIDES[-1]
         if height < stride or width < stride or height % (stride * self.stripes) or width % stride:
@@ -162,6 +160,7 @@ class Hamr(nn.Module):
         if classes < 1:
             raise InputError(f"the network needs at least 1 identity to classify, got {classes}")
         self.config = config
+        self.classes = classes
         channels = stage_channels(config.backbone)
         self.backbone = ResNet(config.backbone, config.stride_in_1x1)
         self.spatial = nn.ModuleList(SpatialAttention() for _ in channels)

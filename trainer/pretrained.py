@@ -90,7 +90,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _named_tensors(loaded: object, path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in loaded.items()
+    ):
         raise InputError(f"weights {path} must hold a dict of named tensors, got {type(loaded).__name__}")
     return dict(loaded)
 
@@ -114,8 +116,12 @@ def _differences(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) ->
         for key, value in expected.items()
         if key in given and given[key].shape != value.shape
     ]
-    broken = [key for key in expected if key in given and not torch.isfinite(given[key]).all()]
-    kinds = (("missing", missing), ("unknown", unknown), ("wrong shape", shapes), ("not finite", broken))
+    broken = [
+        key
+        for key in expected
+        if key in given and not (given[key].is_floating_point() and torch.isfinite(given[key]).all())
+    ]
+    kinds = (("missing", missing), ("unknown", unknown), ("wrong shape", shapes), ("not finite real numbers", broken))
     return [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds if names]
 
 

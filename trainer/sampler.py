@@ -32,10 +32,10 @@ def epoch_batches(
     """
     identities = np.unique(labels)
     if len(identities) < ids_per_batch:
-        raise InputError(
-            f"a batch needs {ids_per_batch} identities, the training set has {len(identities)}; "
-            f"use --ids-per-batch {max(2, len(identities))} or less"
+        remedy = (
+            f"use --ids-per-batch {len(identities)} or less" if len(identities) > 1 else "training needs at least 2"
         )
+        raise InputError(f"a batch needs {ids_per_batch} identities, the training set has {len(identities)}; {remedy}")
     random = np.random.default_rng([seed, epoch])
     groups: list[tuple[int, NDArray[np.int64]]] = []
     for identity in identities:

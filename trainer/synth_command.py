@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hamr_edge.atomic import check_target
 from hamr_edge.trainer.synthetic_data import write_dataset, write_video
 
 
@@ -18,6 +19,8 @@ from hamr_edge.trainer.synthetic_data import write_dataset, write_video
 @click.option("--quiet", is_flag=True, help="No progress.")
 def synth(folder: Path, ids: int, cameras: int, seed: int, video: Path | None, quiet: bool) -> None:
     """Write a procedural data set of pedestrian-like figures to FOLDER, in Market-1501's layout."""
+    if video is not None:
+        check_target(video, "--video")
     write_dataset(folder, ids, cameras, seed, quiet)
     click.echo(f"data set: {folder}")
     if video is not None:

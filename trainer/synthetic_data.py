@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.atomic import replace_file
+from hamr_edge.atomic import check_target, make_folder, replace_file
 from hamr_edge.errors import InputError
 from hamr_edge.progress import progress_bar
 from hamr_edge.trainer.synthetic import (
@@ -44,9 +44,11 @@ def write_dataset(root: Path, ids: int = 48, cameras: int = 4, seed: int = 0, qu
     """
     if ids < 4 or not 2 <= cameras <= 9:
         raise InputError(f"a data set needs at least 4 ids and 2 to 9 cameras, got {ids} and {cameras}")
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} is not empty; name a new folder, or delete it")
-    root.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(root.parent, "folder")
     with tempfile.TemporaryDirectory(prefix=".synth-", dir=root.parent) as temporary:
         made = Path(temporary) / root.name
         for split in ("bounding_box_train", "query", "bounding_box_test"):
@@ -115,6 +117,7 @@ def write_video(
     Raises:
         InputError: OpenCV cannot write such a file.
     """
+    check_target(path, "video")
     height, width = size_hw
     random = np.random.default_rng([seed, 4])
     camera = draw_camera_traits(random)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hamr_edge.backend import Backend
+from hamr_edge.backend import Backend, check_device
 from hamr_edge.errors import UnavailableError
 from hamr_edge.preprocess import IMAGENET_MEAN_RGB, IMAGENET_STD_RGB, RESIZE_RULE
 from hamr_edge.sidecar import Sidecar
@@ -72,7 +72,9 @@ class TorchBackend(Backend):
     def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         readable = batch if batch.flags.writeable else batch.copy()  # torch warns of arrays it could not write to
         images = normalise(torch.from_numpy(readable).to(self._device))
-        embeddings: NDArray[np.float32] = self._network.embed(images).float().cpu().numpy()
+        # On a GPU, convolutions round to TF32 unless told not to: no reference.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            embeddings: NDArray[np.float32] = self._network.embed(images).float().cpu().numpy()
         return embeddings
 
 
@@ -97,8 +99,10 @@ def choose_device(device: str) -> torch.device:
     """The torch device for ``cpu``, ``cuda:N`` or ``auto``.
 
     Raises:
+        InputError: Not the name of a device.
         UnavailableError: The GPU asked for is not there.
     """
+    check_device(device)
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(device)
