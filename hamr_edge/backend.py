@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
+from hamr_edge.openable import Openable
 from hamr_edge.sidecar import Sidecar
 
-_B = TypeVar("_B", bound="Backend")
 
-
-class Backend(ABC):
+class Backend(Openable):
     """Runs one artifact on one device. A context manager: building it is cheap, device memory is taken on entry.
 
     Attributes:
@@ -29,23 +27,6 @@ class Backend(ABC):
     sidecar: Sidecar
     name: str
     device: str
-
-    def __enter__(self: _B) -> _B:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @abstractmethod
-    def open(self) -> None:
-        """Load the artifact; a second call does nothing."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give memory back; a second call does nothing."""
 
     @property
     @abstractmethod

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hamr_edge.backend import Backend, open_backend
+from hamr_edge.openable import Openable
 from hamr_edge.preprocess import crop_boxes, stack_crops
 from hamr_edge.sidecar import Sidecar
 
 
-class Embedder:
+class Embedder(Openable):
     """Embeds detector crops.
 
     ::
@@ -37,15 +37,6 @@ class Embedder:
     def __init__(self, model: str | Path | Backend, device: str = "auto", threads: int | None = None) -> None:
         self._backend = model if isinstance(model, Backend) else open_backend(model, device, threads)
         self._owns_backend = not self._backend.is_open
-
-    def __enter__(self) -> Embedder:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def open(self) -> None:
         """Load the model; for callers that cannot use a ``with`` statement."""

@@ -6,12 +6,11 @@ import logging
 import math
 import re
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 
 from hamr_edge.dataset import read_crop
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
+from hamr_edge.openable import Openable
 
 _log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_FOLDER_FPS = 1.0
 _FALLBACK_FPS = 25.0
 _HIGHEST_FPS = 1000.0
-_S = TypeVar("_S", bound="FrameSource")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +39,7 @@ class Frame:
     """(H, W, 3) uint8 BGR; the receiver owns it."""
 
 
-class FrameSource(ABC):
+class FrameSource(Openable):
     """Frames in order, once. A context manager: building it is cheap, the file or device is taken on entry.
 
     Attributes:
@@ -54,23 +53,6 @@ class FrameSource(ABC):
     fps: float
     frame_count: int | None
     is_live: bool
-
-    def __enter__(self: _S) -> _S:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @abstractmethod
-    def open(self) -> None:
-        """Take the file or device; a second call does nothing."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give the file or device back; a second call does nothing."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
