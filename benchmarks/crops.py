@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hamr_edge.dataset import JUNK_IDENTITY, LabelledCrops, ReidDataset
 from hamr_edge.errors import InputError
+from hamr_edge.evaluation import can_be_scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def choose_crops(dataset: ReidDataset, max_crops: int | None = None, seed: int =
     if max_crops is not None and len(query) + len(gallery) > max_crops:
         query, gallery = _choose_identities(query, gallery, max_crops, np.random.default_rng(seed))
     crops = BenchCrops(query, gallery)
-    if not _can_be_scored(crops):
+    if not can_be_scored(query, gallery):
         hint = f"; raise --max-crops {max_crops}" if max_crops is not None else ""
         raise InputError(
             f"data set {dataset.name}: no query has a gallery image of its identity from another camera; "
@@ -73,14 +74,3 @@ def _choose_identities(
     distractors = np.flatnonzero(~np.isin(gallery.identities, query.identities))
     in_gallery[rng.permutation(distractors)[:left]] = True
     return query.select(np.isin(query.identities, chosen)), gallery.select(in_gallery)
-
-
-def _can_be_scored(crops: BenchCrops) -> bool:
-    query, gallery = crops.query, crops.gallery
-    cameras: dict[int, set[int]] = {}
-    for identity, camera in zip(gallery.identities.tolist(), gallery.cameras.tolist(), strict=True):
-        cameras.setdefault(identity, set()).add(camera)
-    return any(
-        cameras.get(identity, set()) - {camera}
-        for identity, camera in zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
-    )

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.backend import Backend
-from hamr_edge.dataset import JUNK_IDENTITY, ReidDataset, read_crop
-from hamr_edge.errors import InputError
+from hamr_edge.dataset import JUNK_IDENTITY, LabelledCrops, ReidDataset, read_crop
 from hamr_edge.preprocess import stack_crops
 from hamr_edge.progress import progress_bar
 from hamr_edge.ranking import RetrievalScores, score_retrieval
@@ -50,18 +49,14 @@ def embed_files(
     return embeddings
 
 
-def check_scorable(dataset: ReidDataset) -> None:
-    """Raise InputError unless some query has a gallery image of its identity from another camera."""
-    gallery = set(zip(dataset.gallery.identities.tolist(), dataset.gallery.cameras.tolist(), strict=True))
+def can_be_scored(query: LabelledCrops, gallery: LabelledCrops) -> bool:
+    """True where some query has a gallery image of its identity from another camera."""
     cameras: dict[int, set[int]] = {}
-    for identity, camera in gallery:
+    for identity, camera in zip(gallery.identities.tolist(), gallery.cameras.tolist(), strict=True):
         cameras.setdefault(identity, set()).add(camera)
-    for identity, camera in zip(dataset.query.identities.tolist(), dataset.query.cameras.tolist(), strict=True):
-        if cameras.get(identity, set()) - {camera}:
-            return
-    raise InputError(
-        f"no query of {dataset.name} has a gallery image of its identity from another camera: nothing can be scored; "
-        "mend query and bounding_box_test, or train with --eval-every 0"
+    return any(
+        cameras.get(identity, set()) - {camera}
+        for identity, camera in zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
     )
 
 

@@ -18,7 +18,7 @@ from hamr_edge import __version__
 from hamr_edge.atomic import make_folder, replace_file
 from hamr_edge.dataset import ReidDataset
 from hamr_edge.errors import HamrEdgeError, InputError
-from hamr_edge.evaluation import check_scorable, evaluate
+from hamr_edge.evaluation import can_be_scored, evaluate
 from hamr_edge.progress import progress_bar
 from hamr_edge.stop_request import StopRequest
 from hamr_edge.trainer.augment import augment, step_generator
@@ -113,8 +113,11 @@ def _fit(
     config = info.config
     # All that can be wrong with the data is found before the long work.
     epoch_batches(dataset.train.identities, config.ids_per_batch, config.images_per_id, config.seed, 1)
-    if config.eval_every:
-        check_scorable(dataset)
+    if config.eval_every and not can_be_scored(dataset.query, dataset.gallery):
+        raise InputError(
+            f"no query of {dataset.name} has a gallery image of its identity from another camera: nothing can be "
+            "scored; mend query and bounding_box_test, or train with --eval-every 0"
+        )
     make_folder(run, "run folder")
     data = load_training_images(dataset.train, config.network.input_size_hw, quiet)
     dataset_sha256 = _fingerprint(dataset)
