@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hamr_edge.errors import InputError
 
-DEFAULT_IDENTITY_THRESHOLD = 0.5
+DEFAULT_IDENTITY_THRESHOLD = 0.65
 _LONGEST_MEMORY = 50
 
 
