@@ -13,7 +13,7 @@ from hamr_edge.backend import Backend
 from hamr_edge.benchmarks.config import BenchConfig
 from hamr_edge.benchmarks.latency import measure_rounds, percentile
 from hamr_edge.embedder import Embedder
-from hamr_edge.onnx_backend import import_onnxruntime
+from hamr_edge.onnx_session import import_onnxruntime
 
 FRAME_SIZE_HW = (1080, 1920)
 BOXES = 8

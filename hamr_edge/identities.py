@@ -51,7 +51,9 @@ class Identities:
         """
         self._frame += 1
         numbers = np.zeros(len(embeddings), np.int64)
-        similarity = embeddings @ self._prototypes.T
+        # No BLAS here (np.linalg.norm calls it too): its threads wait in a loop after their work and, on two cores,
+        # double the time of the next inference.
+        similarity = np.einsum("nd,kd->nk", embeddings, self._prototypes)
         rows, slots = np.nonzero(similarity >= self._threshold)
         best_first = np.argsort(-similarity[rows, slots], kind="stable")
         taken = np.zeros(len(self._prototypes), np.bool_)
@@ -66,7 +68,7 @@ class Identities:
 
     def _learn(self, slot: int, embedding: NDArray[np.float32]) -> None:
         mean = self._prototypes[slot] * self._counts[slot] + embedding
-        self._prototypes[slot] = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        self._prototypes[slot] = mean / max(float(np.sqrt(np.square(mean).sum())), 1e-12)
         self._counts[slot] = min(int(self._counts[slot]) + 1, _LONGEST_MEMORY)
         self._last_seen[slot] = self._frame
 

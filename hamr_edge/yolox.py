@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.errors import InputError
 from hamr_edge.nms import DEFAULT_NMS_IOU, finish_boxes
-from hamr_edge.onnx_backend import import_onnxruntime
+from hamr_edge.onnx_session import open_session
 from hamr_edge.preprocess import check_image
 
 _STRIDES = (8, 16, 32)
@@ -19,7 +19,6 @@ _PADDING = 114
 _PERSON = 0
 _DEFAULT_SIZE_HW = (640, 640)
 _LARGEST_LOG_SIZE = 10.0
-_CUDA = "CUDAExecutionProvider"
 
 
 def letterbox(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -83,9 +82,9 @@ class YoloxDetector:
         if not self._path.is_file():
             raise InputError(f"detector {path} is not there; expected a YOLOX model's .onnx file")
         self._min_score, self._nms_iou, self._min_height = min_score, nms_iou, min_height
-        self._session = _create_session(self._path, device, threads)
-        used = "cuda" if self._session.get_providers()[0] == _CUDA else "cpu"
-        self.name = f"{self._path.name}, onnxruntime-{used}"
+        # It takes turns with the network on the same cores: threads that wait in a loop would slow both.
+        self._session, used = open_session(self._path, device, threads, spin=False)
+        self.name = f"{self._path.name}, onnxruntime-{used.split(':')[0]}"
         self._input_name, self.input_size_hw = self._check_input()
         self._cells, self._strides = anchor_grid(self.input_size_hw)
         outputs = self._session.get_outputs()
@@ -145,28 +144,3 @@ class YoloxDetector:
             f"{self._path} is not a YOLOX detector: expected float32 (1, 3, H, W) -> (1, {anchors}, 5 + classes), "
             f"got {got}"
         )
-
-
-def _create_session(path: Path, device: str, threads: int | None) -> Any:
-    onnxruntime = import_onnxruntime()
-    has_cuda = _CUDA in onnxruntime.get_available_providers()
-    if device not in ("auto", "cpu") and not (device.startswith("cuda:") and device[5:].isdigit()):
-        raise InputError(f"detector's device must be auto, cpu or cuda:N, got {device!r}")
-    if device.startswith("cuda") and not has_cuda:
-        raise UnavailableError(
-            f"{device} was asked for the detector, but this onnxruntime {onnxruntime.__version__} has no {_CUDA}; "
-            "pip uninstall onnxruntime, then pip install 'hamr-edge[gpu]'"
-        )
-    options = onnxruntime.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if has_cuda and device != "cpu":
-        providers.insert(0, (_CUDA, {"device_id": device.split(":")[1] if ":" in device else "0"}))
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises its own types, and RuntimeError
-        raise InputError(f"detector {path} cannot be loaded: {error}") from error
-    if device.startswith("cuda") and session.get_providers()[0] != _CUDA:
-        raise UnavailableError(f"{device} was asked for the detector, but ONNX Runtime chose {session.get_providers()}")
-    return session

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hamr_edge import ArtifactError, InputError, UnavailableError, open_backend
-from hamr_edge.onnx_backend import import_onnxruntime
+from hamr_edge.onnx_session import import_onnxruntime
 from hamr_edge.sidecar import sidecar_path
 from tests.artifacts import write_tiny_artifact
 from tests.check_backend import check_backend

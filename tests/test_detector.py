@@ -148,7 +148,7 @@ def test_the_device_asked_for_is_the_device_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be auto, cpu or cuda:N"):
         YoloxDetector(path, "gpu")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(UnavailableError, match="cuda:0 was asked for the detector"):
+        with pytest.raises(UnavailableError, match="cuda:0 was asked for, but this onnxruntime"):
             YoloxDetector(path, "cuda:0")
 
 
