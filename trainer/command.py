@@ -73,9 +73,10 @@ def train(
     if resume:
         refused = sorted(given) + [name for name, value in (("preset", preset), ("pretrained", pretrained)) if value]
         if refused:
-            raise InputError(
-                f"--resume goes on with the run's own settings; leave out --{', --'.join(refused)}".replace("_", "-")
+            options_given = ", ".join(
+                "--imgsz" if n == "input_size_hw" else f"--{n.replace('_', '-')}" for n in refused
             )
+            raise InputError(f"--resume goes on with the run's own settings; leave out {options_given}")
     choose_device(device)
     config = None if resume else _configure(PRESETS[preset or "edge"], given)
     if data is None:
