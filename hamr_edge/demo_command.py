@@ -29,17 +29,19 @@ _MARKER = ".hamr-edge-demo"
 @click.pass_context
 def demo(context: click.Context, output: Path, device: str, quiet: bool) -> None:
     """Go the whole way on procedural data, in a few minutes on two cores: synth, train, export, bench, embed."""
-    marker = output / _MARKER
-    if marker.is_file():  # a demo made this folder: it may make it anew
-        shutil.rmtree(output)
+    data, run, build = output / "data", output / "run", output / "build"
+    video, boxes, model = output / "walk.avi", output / "walk.det.txt", build / "model.fp32.onnx"
+    people, annotated = output / "people.parquet", output / "annotated.mp4"
+    report, marker = output / "bench.json", output / _MARKER
+    if marker.is_file():  # a demo made this folder: what it made may be made anew, and nothing else
+        for folder in (data, run, build):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (video, boxes, people, annotated, report, marker):
+            file.unlink(missing_ok=True)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} is not empty; name a new folder with -o, or delete it")
     make_folder(output, "folder")
     marker.touch()
-    data, run, build = output / "data", output / "run", output / "build"
-    video, boxes, model = output / "walk.avi", output / "walk.det.txt", build / "model.fp32.onnx"
-    people, annotated = output / "people.parquet", output / "annotated.mp4"
-    report = output / "bench.json"
     use_device = [] if device == "auto" else ["--device", device]
     steps = [
         ["synth", data, "--video", video],

@@ -84,7 +84,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
         InputError: The folder is not a checkpoint, or its weights are not the ones that its description vouches for.
     """
     folder = Path(folder)
-    info, expected = load_info(folder)
+    info, expected = _load_description(folder)
     try:
         found = hash_file(folder / WEIGHTS)
     except OSError as error:
@@ -92,7 +92,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
     if found != expected:
         raise InputError(
             f"{folder / WEIGHTS} is not the file that {DESCRIPTION} vouches for (SHA-256 {found[:12]}... instead of "
-            f"{expected[:12]}...); if training was killed there, 'hamr-edge train --resume -o {folder}' mends it"
+            f"{expected[:12]}...); if training was killed there, 'hamr-edge train DATA -o {folder} --resume' mends it"
         )
     network = Hamr(info.config.network, info.classes)
     try:
@@ -104,7 +104,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
     return network.eval(), info, found
 
 
-def load_info(folder: Path) -> tuple[CheckpointInfo, str]:
+def _load_description(folder: Path) -> tuple[CheckpointInfo, str]:
     """Read a checkpoint's description and the hash of its weights, without the weights.
 
     Raises:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,11 +76,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return loaded
         if path.suffix in (".pth", ".pt"):
             return _named_tensors(torch.load(path, map_location="cpu", weights_only=True), path)
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"weights {path} cannot be read: {error}") from error
-    except Exception as error:  # safetensors raises a type of its own that it does not export
+    except InputError:
+        raise
+    except Exception as error:  # zip, pickle and torch's errors, and a type that safetensors does not export
         raise InputError(f"weights {path} cannot be read: {error}") from error
     raise InputError(f"weights {path} are of no known kind; expected .pth, .safetensors or .npz")
 
