@@ -9,6 +9,8 @@ import click
 from hamr_edge.benchmarks.compare import compare
 from hamr_edge.benchmarks.config import BenchConfig
 from hamr_edge.benchmarks.report import print_report
+from hamr_edge.dataset import open_dataset
+from hamr_edge.dataset_option import dataset_option
 from hamr_edge.errors import GateError
 from hamr_edge.json_file import STDOUT, check_json_target, write_json
 from hamr_edge.progress import stdout_console
@@ -17,7 +19,8 @@ from hamr_edge.progress import stdout_console
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
 @click.option("--reference", metavar="MODEL", required=True, help="Checkpoint folder, or another artifact.")
-@click.option("--data", metavar="DIR", required=True, help="Data set in Market-1501's layout.")
+@click.option("--data", metavar="DIR", required=True, help="Data set with query and gallery.")
+@dataset_option("--data")
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - is stdout, without tables.")
 @click.option(
     "--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True, help="Batch size to time; repeat."
@@ -37,7 +40,13 @@ from hamr_edge.progress import stdout_console
 @click.option("--min-speedup", type=float, help="Least median speedup.  [default: not checked]")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def bench(
-    artifacts: tuple[str, ...], reference: str, data: str, json_file: str | None, quiet: bool, **options: Any
+    artifacts: tuple[str, ...],
+    reference: str,
+    data: str,
+    dataset_kind: str,
+    json_file: str | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Is each ARTIFACT as good as the model it was made of, and how much faster.
 
@@ -47,7 +56,7 @@ def bench(
     config = BenchConfig(**options)
     if json_file is not None:
         check_json_target(json_file)
-    report = compare(artifacts, reference, data, config, quiet)
+    report = compare(artifacts, reference, open_dataset(data, dataset_kind), config, quiet)
     if json_file is not None:
         write_json(report.to_json(), json_file)
     if json_file != STDOUT:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hamr_edge.dataset_option import dataset_option
 from hamr_edge.export.config import PRECISIONS, ExportConfig
 from hamr_edge.export.exporting import export_checkpoint
 from hamr_edge.progress import stderr_console
@@ -15,6 +16,7 @@ from hamr_edge.progress import stderr_console
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the artifacts.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set whose crops the check uses.")
+@dataset_option("--data")
 @click.option("--precision", default="fp32", show_default=True, help=f"Comma-separated: {', '.join(PRECISIONS)}.")
 @click.option("--batch", "max_batch", type=int, default=32, show_default=True, help="Largest batch.")
 @click.option("--min-cosine", type=float, default=0.99999, show_default=True, help="Least agreement of any crop.")
@@ -24,6 +26,7 @@ def export(
     checkpoint: Path,
     output: Path,
     data: Path | None,
+    dataset_kind: str,
     precision: str,
     max_batch: int,
     min_cosine: float,
@@ -36,7 +39,7 @@ def export(
     """
     config = ExportConfig(tuple(name.strip() for name in precision.split(",")), max_batch, min_cosine, seed)
     with stderr_console(quiet).status("exporting and checking"):
-        published = export_checkpoint(checkpoint, output, config, data)
+        published = export_checkpoint(checkpoint, output, config, data, dataset_kind)
     for path, sidecar in published.items():
         parity = sidecar.parity
         sizes = ", ".join(str(size) for size in parity["batch_sizes"])

@@ -24,7 +24,7 @@ _CROPS = 32
 
 
 def export_checkpoint(
-    checkpoint: Path, output: Path, config: ExportConfig, data: Path | None = None
+    checkpoint: Path, output: Path, config: ExportConfig, data: Path | None = None, dataset_kind: str = "auto"
 ) -> dict[Path, Sidecar]:
     """Write every artifact asked for, each checked against PyTorch before it gets its name.
 
@@ -32,7 +32,8 @@ def export_checkpoint(
         checkpoint: A checkpoint folder.
         output: Folder for ``model.<precision>.onnx`` and sidecars.
         config: What to export.
-        data: Data set whose test crops the check uses; procedural figures without one.
+        data: Data set whose gallery, or else training set, the check takes crops of; procedural figures without one.
+        dataset_kind: What ``data`` is; see :func:`hamr_edge.dataset.open_dataset`.
 
     Returns:
         The published files and their sidecars.
@@ -44,7 +45,8 @@ def export_checkpoint(
     network, _, _ = load_checkpoint(checkpoint)
     with open_backend(checkpoint, "cpu") as reference:
         described = reference.sidecar
-        crops, names = _check_crops(data, max(_CROPS, config.max_batch), described.input_size_hw, config.seed)
+        count = max(_CROPS, config.max_batch)
+        crops, names = _check_crops(data, dataset_kind, count, described.input_size_hw, config.seed)
         source = SourceEmbeddings(crops, names, reference.infer(crops))
     sidecar = replace(
         described,
@@ -65,12 +67,13 @@ def export_checkpoint(
 
 
 def _check_crops(
-    data: Path | None, count: int, size_hw: tuple[int, int], seed: int
+    data: Path | None, dataset_kind: str, count: int, size_hw: tuple[int, int], seed: int
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], tuple[str, ...]]:
-    """Crops to check with, and their names: seeded choice of the gallery's, or procedural figures."""
+    """Crops to check with, and their names: seeded choice of the data set's, or procedural figures."""
     if data is None:
         return stack_crops(random_crops(count, seed), size_hw), tuple(f"procedural crop {i}" for i in range(count))
-    gallery = open_dataset(data).gallery
-    chosen = np.random.default_rng(seed).permutation(len(gallery))[:count]
-    paths = gallery.select(np.sort(chosen)).paths
+    dataset = open_dataset(data, dataset_kind)
+    crops = dataset.gallery if len(dataset.gallery) else dataset.train
+    chosen = np.random.default_rng(seed).permutation(len(crops))[:count]
+    paths = crops.select(np.sort(chosen)).paths
     return stack_crops([read_crop(path) for path in paths], size_hw), tuple(path.name for path in paths)

@@ -17,8 +17,10 @@ _COMMANDS = {
     "doctor": ("hamr_edge.doctor_command:doctor", "What is installed, which devices and backends work, and why not."),
     "synth": ("hamr_edge.trainer.synth_command:synth", "Write a procedural data set in Market-1501's layout."),
     "train": ("hamr_edge.trainer.command:train", "Train a network on a folder of labelled person crops."),
+    "ablate": ("hamr_edge.trainer.ablate_command:ablate", "Run a table of the paper's ablations, row after row."),
     "eval": ("hamr_edge.eval_command:evaluate_model", "Retrieval scores of a checkpoint or an artifact."),
     "export": ("hamr_edge.export.command:export", "Make a checked artifact of a checkpoint."),
+    "figures": ("hamr_edge.trainer.figures_command:figures", "Best matches, activation maps and curves of a model."),
     "bench": ("hamr_edge.benchmarks.command:bench", "Is the artifact as good as the model, and how much faster."),
     "embed": ("hamr_edge.embed_command:embed", "Embed the people in a video, a folder of images or a camera."),
 }
@@ -76,10 +78,21 @@ def hamr_edge() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit; the only place that turns an error into an exit code."""
+    """Run the command line and exit."""
+    run_and_exit(hamr_edge, "hamr-edge", arguments)
+
+
+def run_and_exit(command: click.Command, name: str, arguments: list[str] | None = None) -> None:
+    """Run a command and exit; the only place that turns an error into an exit code.
+
+    Args:
+        command: What to run.
+        name: How it is called, for its messages.
+        arguments: Those of the process when None.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        hamr_edge.main(args=arguments, prog_name="hamr-edge", standalone_mode=False)
+        command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

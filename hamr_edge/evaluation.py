@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,18 @@ from hamr_edge.dataset import JUNK_IDENTITY, LabelledCrops, ReidDataset, read_cr
 from hamr_edge.preprocess import stack_crops
 from hamr_edge.progress import progress_bar
 from hamr_edge.ranking import RetrievalScores, score_retrieval
+from hamr_edge.similarity import usable_device
+
+
+class EmbeddedTest(NamedTuple):
+    """What :func:`hamr_edge.ranking.score_retrieval` takes, in its order; junk is left out."""
+
+    query: NDArray[np.float32]
+    gallery: NDArray[np.float32]
+    query_identities: NDArray[np.int64]
+    gallery_identities: NDArray[np.int64]
+    query_cameras: NDArray[np.int64]
+    gallery_cameras: NDArray[np.int64]
 
 
 def embed_files(
@@ -60,11 +73,11 @@ def can_be_scored(query: LabelledCrops, gallery: LabelledCrops) -> bool:
     )
 
 
-def evaluate(backend: Backend, dataset: ReidDataset, mirror: bool = False, quiet: bool = True) -> RetrievalScores:
-    """Score an open backend on a data set's query and gallery; junk is not embedded."""
+def embed_test(backend: Backend, dataset: ReidDataset, mirror: bool = False, quiet: bool = True) -> EmbeddedTest:
+    """Embed a data set's query and gallery with an open backend; see :func:`embed_files`."""
     query = dataset.query
     gallery = dataset.gallery.select(dataset.gallery.identities != JUNK_IDENTITY)
-    return score_retrieval(
+    return EmbeddedTest(
         embed_files(backend, query.paths, mirror, quiet, "query"),
         embed_files(backend, gallery.paths, mirror, quiet, "gallery"),
         query.identities,
@@ -72,3 +85,19 @@ def evaluate(backend: Backend, dataset: ReidDataset, mirror: bool = False, quiet
         query.cameras,
         gallery.cameras,
     )
+
+
+def evaluate(
+    backend: Backend, dataset: ReidDataset, mirror: bool = False, quiet: bool = True, rerank: bool = False
+) -> RetrievalScores:
+    """Score an open backend on a data set's query and gallery; distances on its GPU where torch can use that.
+
+    Args:
+        backend: An open backend.
+        dataset: The data set.
+        mirror: Average each crop with its mirror image.
+        quiet: No progress bar.
+        rerank: Rank by k-reciprocal re-ranking.
+    """
+    embedded = embed_test(backend, dataset, mirror, quiet)
+    return score_retrieval(*embedded, rerank=rerank, device=usable_device(backend.device))

@@ -1,7 +1,11 @@
-"""Retrieval scores of person re-identification: CMC and mAP, single query, camera-aware (Zheng et al., ICCV 2015)."""
+"""Retrieval scores of person re-identification: CMC, mAP and mINP, single query, camera-aware.
+
+The protocol is Zheng et al., ICCV 2015; mINP is Ye et al., TPAMI 2021.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +13,8 @@ from numpy.typing import NDArray
 
 from hamr_edge.dataset import JUNK_IDENTITY
 from hamr_edge.errors import InputError
-
-_BLOCK_BYTES = 64 << 20
+from hamr_edge.reranking import reranked_blocks
+from hamr_edge.similarity import similarity_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class RetrievalScores:
     rank10: float
     map: float
     """Mean average precision."""
+    minp: float
+    """Mean inverse negative penalty: right matches over the rank of the last of them."""
     queries: int
     """Queries that count."""
     gallery: int
@@ -35,6 +41,8 @@ def score_retrieval(
     gallery_identities: NDArray[np.int64],
     query_cameras: NDArray[np.int64],
     gallery_cameras: NDArray[np.int64],
+    rerank: bool = False,
+    device: str = "cpu",
 ) -> RetrievalScores:
     """Rank the gallery for every query by cosine and score the ranking.
 
@@ -48,10 +56,14 @@ def score_retrieval(
         gallery_identities: (G,).
         query_cameras: (Q,).
         gallery_cameras: (G,).
+        rerank: Rank by k-reciprocal re-ranking instead, with its paper's settings; it sees all queries at once.
+        device: Of the distances: ``cpu`` or ``cuda:N``, which needs torch.
 
     Raises:
         InputError: Shapes disagree, a value is not finite, or no query has a right gallery image.
+        UnavailableError: ``device`` is a CUDA device, and torch or the device is not there.
     """
+    query, gallery = np.asarray(query, np.float32), np.asarray(gallery, np.float32)
     _check(query, query_identities, query_cameras, "query")
     _check(gallery, gallery_identities, gallery_cameras, "gallery")
     if query.shape[1] != gallery.shape[1]:
@@ -59,39 +71,64 @@ def score_retrieval(
     keep = gallery_identities != JUNK_IDENTITY
     if not keep.all():
         gallery, gallery_identities, gallery_cameras = gallery[keep], gallery_identities[keep], gallery_cameras[keep]
+    blocks = reranked_blocks(query, gallery, device=device) if rerank else similarity_blocks(query, gallery, device)
+    return score_blocks(blocks, query_identities, gallery_identities, query_cameras, gallery_cameras)
+
+
+def score_blocks(
+    blocks: Iterable[tuple[int, NDArray[np.float32]]],
+    query_identities: NDArray[np.int64],
+    gallery_identities: NDArray[np.int64],
+    query_cameras: NDArray[np.int64],
+    gallery_cameras: NDArray[np.int64],
+) -> RetrievalScores:
+    """Score rankings by any finite similarity, as :func:`score_retrieval` does by cosine.
+
+    Args:
+        blocks: The first query of each block and its (B, G) float32 similarities; greater is nearer. They are
+            overwritten. A distance matrix is ``[(0, -distances)]``.
+        query_identities: (Q,).
+        gallery_identities: (G,); no junk.
+        query_cameras: (Q,).
+        gallery_cameras: (G,).
+
+    Raises:
+        InputError: No query has a right gallery image.
+    """
     by_identity = np.argsort(gallery_identities, kind="stable")
     sorted_identities = gallery_identities[by_identity]
     starts, ends = (np.searchsorted(sorted_identities, query_identities, side) for side in ("left", "right"))
-    first_ranks, precisions = [], []
-    rows = max(1, _BLOCK_BYTES // (4 * max(1, len(gallery))))
-    for start in range(0, len(query), rows):
-        for row, similarity in enumerate(query[start : start + rows] @ gallery.T, start):
+    first_ranks, precisions, penalties = [], [], []
+    for start, block in blocks:
+        for row, similarity in enumerate(block, start):
             same_identity = by_identity[starts[row] : ends[row]]
             same_camera = gallery_cameras[same_identity] == query_cameras[row]
-            ranks = _ranks_of_matches(similarity, same_identity[~same_camera], same_identity[same_camera])
-            if len(ranks):
+            right = same_identity[~same_camera]
+            if len(right):
+                similarity[same_identity[same_camera]] = -np.inf
+                ranks = _ranks_of_matches(similarity, right)
                 first_ranks.append(ranks[0])
                 precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+                penalties.append(len(ranks) / ranks[-1])
     if not first_ranks:
         raise InputError("no query has a gallery image of its identity from another camera; nothing can be scored")
     first = np.asarray(first_ranks)
     rank1, rank5, rank10 = (float(np.mean(first <= k)) for k in (1, 5, 10))
-    return RetrievalScores(rank1, rank5, rank10, float(np.mean(precisions)), len(first), len(gallery))
+    return RetrievalScores(
+        rank1, rank5, rank10, float(np.mean(precisions)), float(np.mean(penalties)), len(first), len(gallery_identities)
+    )
 
 
-def _ranks_of_matches(
-    similarity: NDArray[np.float32], right: NDArray[np.int64], left_out: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Ranks, from 1 and ascending, of the right gallery images: counted, without sorting the whole gallery.
-
-    Overwrites the similarities of what is left out.
-    """
-    similarity[left_out] = -np.inf
-    ranks = np.empty(len(right), np.int64)
-    for place, (index, score) in enumerate(zip(right.tolist(), similarity[right], strict=True)):
-        # An equal similarity ranks above when it comes earlier in the gallery.
-        above = np.count_nonzero(similarity[:index] >= score) + np.count_nonzero(similarity[index + 1 :] > score)
-        ranks[place] = above + 1
+def _ranks_of_matches(similarity: NDArray[np.float32], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ranks, from 1 and ascending, of the right gallery images; only what ranks at or above them is sorted."""
+    scores = similarity[right]
+    rivals = similarity.compress(similarity >= scores.min())
+    rivals.sort()
+    not_above = rivals.searchsorted(scores, side="right")
+    ranks: NDArray[np.int64] = len(rivals) - not_above + 1
+    # An equal similarity ranks above when it comes earlier in the gallery.
+    for place in np.flatnonzero(not_above - rivals.searchsorted(scores, side="left") > 1):
+        ranks[place] += np.count_nonzero(similarity[: right[place]] == scores[place])
     ranks.sort()
     return ranks
 
@@ -104,6 +141,9 @@ def _check(
             f"{name}: expected (N, D) embeddings with N identities and N cameras, got {embeddings.shape}, "
             f"{len(identities)} and {len(cameras)}"
         )
-    wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    with np.errstate(all="ignore"):
+        # A sum shows what is not finite and needs no array of flags as large as the embeddings.
+        doubtful = np.flatnonzero(~np.isfinite(embeddings.sum(axis=1)))
+    wrong = doubtful[~np.isfinite(embeddings[doubtful]).all(axis=1)]
     if len(wrong):
         raise InputError(f"{name}: embedding {wrong[0]} (and {len(wrong) - 1} more) is not finite")

@@ -15,16 +15,18 @@ from hamr_edge.trainer.network import Hamr
 class ReferencePart(nn.Module):
     """Section 3.4 for one part: two pools, 1x1 convolution, BN, ReLU, FC, BN, FC."""
 
-    def __init__(self, channels: int, reduced: int, width: int, classes: int) -> None:
+    def __init__(self, pooled: int, pooling: str, reduced: int, width: int, classes: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2 * channels, reduced, 1, bias=False)
+        self.pools = ("max", "avg") if pooling == "both" else (pooling,)
+        self.conv = nn.Conv2d(pooled, reduced, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(reduced)
         self.fc = nn.Linear(reduced, width, bias=False)
         self.bn2 = nn.BatchNorm1d(width)
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pooled = torch.cat([F.adaptive_max_pool2d(window, 1), F.adaptive_avg_pool2d(window, 1)], dim=1)
+        pools = {"max": F.adaptive_max_pool2d(window, 1), "avg": F.adaptive_avg_pool2d(window, 1)}
+        pooled = torch.cat([pools[name] for name in self.pools], dim=1)
         descriptor = F.relu(self.bn1(self.conv(pooled))).flatten(1)
         triplet = self.fc(descriptor)
         embedding = self.bn2(triplet)
@@ -39,9 +41,10 @@ class ReferenceHamr(nn.Module):
         self.source = network
         self.stripes = network.config.stripes
         heads = network.heads
-        parts, doubled, reduced = heads.reduce.shape
+        parts, pooled, reduced = heads.reduce.shape
         width, classes = heads.classify.shape[1:]
-        self.parts = nn.ModuleList(ReferencePart(doubled // 2, reduced, width, classes) for _ in range(parts))
+        pooling = network.config.pooling
+        self.parts = nn.ModuleList(ReferencePart(pooled, pooling, reduced, width, classes) for _ in range(parts))
         self.parts.to(heads.reduce.dtype)  # before copying: float32 would round
         with torch.no_grad():
             for index, part in enumerate(self.parts):
@@ -55,26 +58,26 @@ class ReferenceHamr(nn.Module):
                         getattr(bn, name).copy_(getattr(joined, name)[rows])
 
     def fused(self, images: Tensor) -> Tensor:
-        backbone = self.source.backbone
+        config, backbone = self.source.config, self.source.backbone
         x = backbone.maxpool(F.relu(backbone.bn1(backbone.conv1(images))))
-        stage1 = backbone.layer1(x)
-        stage2 = backbone.layer2(stage1)
-        stage3 = backbone.layer3(stage2)
-        stage4 = backbone.layer4(stage3)
-        aligned = [F.max_pool2d(stage1, 4, 4), F.max_pool2d(stage2, 2, 2), stage3, stage4]
-        attended = []
-        for features, attention in zip(aligned, self.source.spatial, strict=True):
-            mean = torch.mean(features, dim=1, keepdim=True)
-            maximum = torch.max(features, dim=1, keepdim=True).values
-            weight = attention.conv.weight
-            map_ = torch.sigmoid(F.conv2d(torch.cat([mean, maximum], 1), weight, padding=weight.shape[2] // 2))
-            attended.append(features * map_)  # equation 1
-        features = torch.cat(attended, dim=1)
-        first, _, second = self.source.channel.mlp
-        pools = F.adaptive_avg_pool2d(features, 1).flatten(1) + F.adaptive_max_pool2d(features, 1).flatten(1)
-        hidden = F.relu(F.linear(pools, first.weight, first.bias))
-        gates = torch.sigmoid(F.linear(hidden, second.weight, second.bias))
-        return features * gates[:, :, None, None]  # equation 2
+        maps: list[Tensor] = []
+        for stage in range(1, config.stages[-1] + 1):
+            x = getattr(backbone, f"layer{stage}")(x)
+            if stage in config.stages:
+                size = (config.input_size_hw[0] // config.map_stride, config.input_size_hw[1] // config.map_stride)
+                maps.append(F.adaptive_max_pool2d(x, size))
+        concatenated = False
+        for step in config.attention.split("+"):
+            if step == "cat":
+                maps, concatenated = [torch.cat(maps, dim=1)], True
+            elif step == "s":
+                maps = [
+                    spatial(features, own.conv.weight) for features, own in zip(maps, self.source.spatial, strict=True)
+                ]
+            else:
+                own = [self.source.channel] if concatenated else self.source.stage_channel
+                maps = [channel(features, one.mlp) for features, one in zip(maps, own, strict=True)]
+        return maps[0]
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         features = self.fused(images)
@@ -82,11 +85,29 @@ class ReferenceHamr(nn.Module):
         outputs = []
         part = iter(self.parts)
         for level in range(1, self.stripes + 1):  # equation 3: level p holds p windows of K - p + 1 stripes
+            if self.source.config.partition == "pcb" and level < self.stripes:
+                continue
             size = self.stripes - level + 1
             for first in range(level):
                 outputs.append(next(part)(features[:, :, first * stripe : (first + size) * stripe]))
         triplets, embeddings, logits = zip(*outputs, strict=True)
         return list(triplets), list(embeddings), list(logits)
+
+
+def spatial(features: Tensor, weight: Tensor) -> Tensor:
+    """Equation 1."""
+    mean = torch.mean(features, dim=1, keepdim=True)
+    maximum = torch.max(features, dim=1, keepdim=True).values
+    return features * torch.sigmoid(F.conv2d(torch.cat([mean, maximum], 1), weight, padding=weight.shape[2] // 2))
+
+
+def channel(features: Tensor, mlp: nn.Sequential) -> Tensor:
+    """Equation 2."""
+    first, _, second = mlp
+    pools = F.adaptive_avg_pool2d(features, 1).flatten(1) + F.adaptive_max_pool2d(features, 1).flatten(1)
+    hidden = F.relu(F.linear(pools, first.weight, first.bias))
+    gates = torch.sigmoid(F.linear(hidden, second.weight, second.bias))
+    return features * gates[:, :, None, None]
 
 
 def reference_loss(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hamr_edge import InputError
-from hamr_edge.dataset import JUNK_IDENTITY, open_dataset, read_crop
-from tests.tiny_dataset import CAMERAS, CROP_SIZE_HW, GALLERY, JUNK, QUERIES, TEST_IDENTITIES
+from hamr_edge.dataset import JUNK_IDENTITY, open_dataset
+from tests.tiny_dataset import CAMERAS, GALLERY, JUNK, QUERIES, TEST_IDENTITIES
 
 
 @pytest.fixture
@@ -80,15 +80,3 @@ def test_an_empty_split_is_named(copy: Path) -> None:
 def test_a_missing_root_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not a folder; 'hamr-edge synth"):
         open_dataset(tmp_path / "nowhere")
-
-
-def test_a_crop_is_read_as_bgr(tiny_dataset: Path, tmp_path: Path) -> None:
-    image = read_crop(open_dataset(tiny_dataset).query.paths[0])
-    assert image.shape == (*CROP_SIZE_HW, 3)
-    assert image.dtype == np.uint8
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"broken\.jpg cannot be decoded; delete or replace it"):
-        read_crop(broken)
-    with pytest.raises(InputError, match=r"gone\.jpg is not there"):
-        read_crop(tmp_path / "gone.jpg")

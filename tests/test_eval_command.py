@@ -22,17 +22,36 @@ def test_scores_are_written_and_shown(
     found = json.loads(file.read_text())
     with open_backend(tiny_artifact, "cpu") as backend:
         scores = evaluate(backend, open_dataset(tiny_dataset))
-    assert (found["rank1"], found["rank5"], found["rank10"], found["map"]) == (
-        scores.rank1, scores.rank5, scores.rank10, scores.map,
+    assert (found["rank1"], found["rank5"], found["rank10"], found["map"], found["minp"]) == (
+        scores.rank1, scores.rank5, scores.rank10, scores.map, scores.minp,
     )  # fmt: skip
+    assert (found["reranked"], found["ranking_device"]) == (None, "cpu")
     assert scores.map > 0.4  # colours tell people apart
     assert (found["queries"], found["gallery"]) == (QUERIES, GALLERY)
     assert (found["mirror"], found["backend"], found["data"]) == (False, "onnxruntime-cpu", "tiny")
     captured = capsys.readouterr()
     assert f"rank-1 {100 * scores.rank1:.2f} %" in captured.out
-    assert f"mAP {100 * scores.map:.2f} %" in captured.out
+    assert f"mAP {100 * scores.map:.2f} %   mINP {100 * scores.minp:.2f} %" in captured.out
+    assert "re-ranked" not in captured.out
     assert captured.err == ""
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_reranked_scores_stand_beside_the_plain_ones(
+    tiny_artifact: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scores.json"
+    main(["eval", str(tiny_artifact), "--data", str(tiny_dataset), "--rerank", "--json", str(file), "--quiet"])
+    found = json.loads(file.read_text())
+    with open_backend(tiny_artifact, "cpu") as backend:
+        plain, reranked = (evaluate(backend, open_dataset(tiny_dataset), rerank=rerank) for rerank in (False, True))
+    assert plain != reranked
+    assert (found["map"], found["reranked"]["map"]) == (plain.map, reranked.map)
+    assert set(found["reranked"]) == {"rank1", "rank5", "rank10", "map", "minp", "queries", "gallery"}
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert f"mAP {100 * plain.map:.2f} %" in first
+    assert f"mAP {100 * reranked.map:.2f} %" in second
+    assert second.endswith("re-ranked")
 
 
 def test_json_on_stdout_stands_alone(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hamr_edge import InputError
-from hamr_edge.ranking import RetrievalScores, score_retrieval
+from hamr_edge.ranking import RetrievalScores, score_blocks, score_retrieval
 
 # Few values and whole numbers: products are exact, and ties are many.
 _SIDE = st.integers(-1, 2)
@@ -17,14 +17,14 @@ def naive_scores(
     gallery: np.ndarray,
     query_labels: list[tuple[int, int]],
     gallery_labels: list[tuple[int, int]],
-) -> tuple[list[int], list[float]]:
-    """First rank and average precision of each query that counts: a sort and a walk, as the benchmark's text says."""
-    first_ranks, precisions = [], []
+) -> tuple[list[int], list[float], list[float]]:
+    """First rank, average precision and inverse negative penalty of each query that counts: a sort and a walk."""
+    first_ranks, precisions, penalties = [], [], []
     for row, (identity, camera) in enumerate(query_labels):
         similarity = [float(np.dot(query[row], other)) for other in gallery]
         order = sorted(range(len(gallery)), key=lambda index: -similarity[index])
         rank, found, precision = 0, 0, []
-        first = None
+        first = last = None
         for index in order:
             other_identity, other_camera = gallery_labels[index]
             if other_identity == -1 or (other_identity == identity and other_camera == camera):
@@ -32,12 +32,13 @@ def naive_scores(
             rank += 1
             if other_identity == identity:
                 found += 1
-                first = first or rank
+                first, last = first or rank, rank
                 precision.append(found / rank)
         if first is not None:
             first_ranks.append(first)
             precisions.append(sum(precision) / len(precision))
-    return first_ranks, precisions
+            penalties.append(found / last)
+    return first_ranks, precisions, penalties
 
 
 def _score(query: np.ndarray, gallery: np.ndarray, query_labels: list, gallery_labels: list) -> RetrievalScores:
@@ -60,7 +61,7 @@ def _retrievals(draw: st.DrawFn) -> tuple:
 @settings(max_examples=300)
 @given(_retrievals())
 def test_scores_are_those_of_a_slow_reference(retrieval: tuple) -> None:
-    first_ranks, precisions = naive_scores(*retrieval)
+    first_ranks, precisions, penalties = naive_scores(*retrieval)
     if not first_ranks:
         with pytest.raises(InputError, match="nothing can be scored"):
             _score(*retrieval)
@@ -69,6 +70,7 @@ def test_scores_are_those_of_a_slow_reference(retrieval: tuple) -> None:
     assert scores.queries == len(first_ranks)
     assert scores.gallery == sum(identity != -1 for identity, _ in retrieval[3])
     assert scores.map == pytest.approx(np.mean(precisions), abs=1e-12)
+    assert scores.minp == pytest.approx(np.mean(penalties), abs=1e-12)
     for k, share in ((1, scores.rank1), (5, scores.rank5), (10, scores.rank10)):
         assert share == pytest.approx(np.mean(np.array(first_ranks) <= k), abs=1e-12)
 
@@ -78,7 +80,8 @@ def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     query, gallery = (rng.integers(-2, 3, (count, 4)).astype(np.float32) for count in (17, 40))
     labels = [list(zip(rng.integers(0, 5, n).tolist(), rng.integers(1, 4, n).tolist(), strict=True)) for n in (17, 40)]
     whole = _score(query, gallery, *labels)
-    monkeypatch.setattr("hamr_edge.ranking._BLOCK_BYTES", 1)
+    monkeypatch.setattr("hamr_edge.similarity._BLOCK_BYTES", 1)
+    monkeypatch.setattr("hamr_edge.similarity._MIN_ROWS", 3)
     assert _score(query, gallery, *labels) == whole
 
 
@@ -87,6 +90,24 @@ def test_equal_similarities_rank_in_gallery_order() -> None:
     scores = _score(query, gallery, [(1, 1)], [(2, 2), (1, 1), (3, 2), (1, 2)])
     assert (scores.rank1, scores.rank5) == (0.0, 1.0)
     assert scores.map == pytest.approx(1 / 3)  # the same camera's image is left out, the two before it are not
+
+
+def test_the_last_match_decides_the_inverse_negative_penalty() -> None:
+    query = np.array([[1, 0]], np.float32)
+    gallery = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]], np.float32)
+    # Matches at ranks 1 and 3 for the first query, at rank 4 for the second.
+    scores = _score(query[[0, 0]], gallery, [(1, 1), (2, 1)], [(1, 2), (3, 2), (1, 3), (2, 2)])
+    assert scores.minp == pytest.approx((2 / 3 + 1 / 4) / 2)
+
+
+def test_distances_are_scored_by_their_negatives() -> None:
+    distances = np.array([[0.1, 0.2, 0.3], [0.3, 0.1, 0.2]], np.float32)
+    ids, cameras = np.array([1, 2]), np.array([1, 1])
+    gallery_ids, gallery_cameras = np.array([2, 1, 1]), np.array([2, 2, 1])
+    scores = score_blocks([(0, -distances)], ids, gallery_ids, cameras, gallery_cameras)
+    # The third image is the first query's own camera's; the second query's match is the furthest of all.
+    assert (scores.rank1, scores.rank5) == (0, 1)
+    assert scores.map == pytest.approx((1 / 2 + 1 / 3) / 2)
 
 
 def test_junk_changes_nothing_and_a_distractor_does() -> None:
@@ -116,4 +137,26 @@ def test_what_cannot_be_scored_is_named() -> None:
     with pytest.raises(InputError, match=r"gallery: embedding 0 .* is not finite"):
         score_retrieval(one, one * np.nan, ids, ids, ids, other)
     with pytest.raises(InputError, match="nothing can be scored"):
+        score_retrieval(one, one, ids, np.array([-1]), ids, other)  # all junk
+    with pytest.raises(InputError, match="nothing can be scored"):
         score_retrieval(one, np.ones((0, 2), np.float32), ids, ids[:0], ids, ids[:0])
+
+
+def test_large_values_are_finite_though_their_sum_is_not() -> None:
+    query, gallery = np.zeros((1, 2), np.float32), np.full((1, 2), 3e38, np.float32)
+    assert _score(query, gallery, [(1, 1)], [(1, 2)]).rank1 == 1
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+def test_doubles_and_junk_are_taken_as_they_come(rerank: bool) -> None:
+    rng = np.random.default_rng(5)
+    query, gallery = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in rng.standard_normal((2, 30, 8)))
+    labels = [rng.integers(low, 6, 30) for low in (0, -1)]
+    cameras = [rng.integers(1, 3, 30) for _ in range(2)]
+    keep = labels[1] != -1
+    given = score_retrieval(query, gallery, *labels, *cameras, rerank=rerank)
+    clean = score_retrieval(
+        query.astype(np.float32), gallery[keep].astype(np.float32), labels[0], labels[1][keep], cameras[0],
+        cameras[1][keep], rerank=rerank,
+    )  # fmt: skip
+    assert given == clean

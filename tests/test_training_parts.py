@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hamr_edge.errors import InputError
-from hamr_edge.trainer.augment import augment, normalise, step_generator
+from hamr_edge.trainer.augment import augment, draw_drop_block, normalise, step_generator
 from hamr_edge.trainer.config import PRESETS, TrainConfig
 from hamr_edge.trainer.sampler import epoch_batches
 from hamr_edge.trainer.schedule import learning_rate, paper_rate
@@ -24,6 +24,11 @@ def test_paper_schedule_is_equation_5() -> None:
     for epoch, rate in expected.items():
         assert paper_rate(epoch) == pytest.approx(rate)
         assert learning_rate(PRESETS["paper"], epoch, 0.5) == pytest.approx(rate)
+
+
+def test_the_papers_schedule_without_its_warm_up() -> None:
+    config = replace(PRESETS["paper"], warmup_epochs=0)
+    assert [learning_rate(config, epoch, 0) for epoch in (1, 10, 60, 61)] == [0.01, 0.01, 0.01, 0.005]
 
 
 def test_step_and_cosine_warm_up_then_fall() -> None:
@@ -107,6 +112,47 @@ def test_flip_crop_and_erase_do_what_they_say() -> None:
         assert any(torch.equal(moved[image], window) for window in windows)
 
 
+def test_a_share_of_the_batch_is_augmented_as_in_the_whole() -> None:
+    config = replace(EDGE, ids_per_batch=4, images_per_id=4, color_jitter=0.3)
+    images = torch.randint(0, 256, (16, 24, 12, 3), dtype=torch.uint8)
+    whole = augment(images, config, step_generator(0, 1, 0))
+    for rows in (slice(0, 8), slice(8, 16)):
+        share = augment(images[rows], config, step_generator(0, 1, 0), rows)
+        torch.testing.assert_close(share, whole[rows])
+
+
+def test_colours_change_by_each_images_own_draw() -> None:
+    images = torch.randint(100, 140, (32, 8, 4, 3), dtype=torch.uint8)
+    config = replace(EDGE, flip=0, crop_padding=0, erase=0)
+    plain = normalise(images)
+    changed = augment(images, replace(config, color_jitter=0.2), step_generator(0, 1, 0))
+    ratio = (changed.mean((1, 2, 3)) + 2.1) / (plain.mean((1, 2, 3)) + 2.1)
+    assert ratio.std() > 0.02
+    assert torch.isfinite(changed).all()
+    grey = torch.full((4, 8, 4, 3), 120, dtype=torch.uint8)
+    still_grey = augment(grey, replace(config, color_jitter=0.5), step_generator(0, 1, 0))
+    scale = torch.tensor([0.229, 0.224, 0.225]) * 255
+    offset = torch.tensor([0.485, 0.456, 0.406]) * 255
+    pixels = still_grey * scale[:, None, None] + offset[:, None, None]
+    torch.testing.assert_close(pixels, pixels[:, :1].expand_as(pixels), rtol=0, atol=0.01)
+    assert pixels.amin() >= 0
+    assert pixels.amax() <= 255
+
+
+def test_drop_block_takes_a_third_of_the_rows_of_half_the_batches() -> None:
+    config = replace(PRESETS["paper"], drop_block=0.5)
+    masks = [draw_drop_block(config, step_generator(0, 1, step)) for step in range(200)]
+    rows = torch.stack([mask[:, 0] for mask in masks if mask is not None])
+    assert rows.shape == (200, 24)
+    dropped = (rows == 0).sum(1)
+    assert set(dropped.tolist()) == {0, 8}
+    assert 70 <= int((dropped == 8).sum()) <= 130
+    for mask in rows[dropped == 8]:
+        assert (mask.diff() != 0).sum() <= 2  # one block
+    assert (rows == 0).any(0).all()  # every row at some time
+    assert draw_drop_block(replace(config, drop_block=0.0), step_generator(0, 1, 0)) is None
+
+
 def test_steps_draw_their_own_numbers() -> None:
     draws = {
         float(torch.rand(1, generator=step_generator(*key))) for key in [(0, 1, 0), (0, 1, 1), (0, 2, 0), (1, 1, 0)]
@@ -127,6 +173,10 @@ def test_settings_survive_json() -> None:
         ({"flip": 1.5}, "flip must be in 0..1"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
         ({"optimizer": "adagrad"}, "sgd, adam"),
+        ({"drop_block": 2.0}, "drop_block must be in 0..1"),
+        ({"color_jitter": -0.1}, "color_jitter must be in 0..1"),
+        ({"ema": 1.0}, "below 1, got 1.0"),
+        ({"metric_loss": "arcface"}, "triplet, soft-triplet, circle"),
     ],
 )
 def test_wrong_settings_are_named(change: dict[str, object], message: str) -> None:

@@ -19,7 +19,7 @@ from hamr_edge.benchmarks.verdict import (
 )
 from hamr_edge.ranking import RetrievalScores
 
-SCORES = RetrievalScores(rank1=0.72, rank5=0.9, rank10=0.95, map=0.545, queries=264, gallery=1000)
+SCORES = RetrievalScores(rank1=0.72, rank5=0.9, rank10=0.95, map=0.545, minp=0.25, queries=264, gallery=1000)
 GOOD = Parity(
     images=1264,
     not_finite=0,

@@ -5,6 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hamr_edge.errors import InputError
+from hamr_edge.trainer.pooling import channel_pools
+
+CONCATENATION = "cat"
+
+
+def attention_steps(order: str) -> tuple[list[str], list[str]]:
+    """Which attention comes before the concatenation of the stages' maps, and which after.
+
+    Args:
+        order: Like ``s+cat+c``: ``s`` spatial, ``c`` channel attention, each at most once, and ``cat`` once.
+
+    Returns:
+        The steps before and after, each ``s`` or ``c``.
+
+    Raises:
+        InputError: Not such an order.
+    """
+    steps = order.split("+")
+    if sorted(set(steps)) != sorted(steps) or CONCATENATION not in steps or not set(steps) <= {"s", "c", CONCATENATION}:
+        raise InputError(
+            f"attention must be s (spatial), c (channel) and cat (concatenation) in some order, joined by +, like "
+            f"s+cat+c; s and c may be left out; got {order!r}"
+        )
+    place = steps.index(CONCATENATION)
+    return steps[:place], steps[place + 1 :]
+
 
 class SpatialAttention(nn.Module):
     """Weighs each position: ``F * sigmoid(conv([mean over C, max over C]))`` (paper, equation 1)."""
@@ -15,8 +42,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        context = torch.cat([features.mean(1, keepdim=True), features.amax(1, keepdim=True)], dim=1)
-        return features * torch.sigmoid(self.conv(context))
+        return features * torch.sigmoid(self.conv(channel_pools(features)))
 
 
 class ChannelAttention(nn.Module):
@@ -32,5 +58,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        context = features.mean((2, 3)) + features.amax((2, 3))
-        return features * torch.sigmoid(self.mlp(context))[:, :, None, None]
+        return features * self.gate(features.amax((2, 3)), features.mean((2, 3)))[:, :, None, None]
+
+    def gate(self, maximum: Tensor, mean: Tensor) -> Tensor:
+        """(N, C) pools of a map to the weight of each channel, (N, C), above 0."""
+        return torch.sigmoid(self.mlp(mean + maximum))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ WEIGHTS = "weights.safetensors"
 DESCRIPTION = "checkpoint.json"
 STATE = "state.pt"
 SCHEMA = 1
-STATE_KEYS = {"info", "dataset_sha256", "network", "optimizer", "scaler", "history", "losses", "epoch", "step"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class CheckpointInfo:
     pretrained: str = ""
     """Where the backbone's first weights came from."""
     versions: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    """Names of the training images that could not be decoded and were left out."""
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold and :meth:`from_json` reads."""
@@ -58,7 +61,7 @@ def save_checkpoint(folder: Path, network: Hamr, info: CheckpointInfo) -> None:
     """Write weights and description, which vouches for the weights' hash; both get their names in one moment.
 
     Raises:
-        HamrEdgeError: A weight is not finite; the checkpoint stays as it was.
+        HamrEdgeError: A weight is not finite, or the disk is full; the checkpoint stays as it was.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
@@ -69,9 +72,9 @@ def save_checkpoint(folder: Path, network: Hamr, info: CheckpointInfo) -> None:
 
     def write_description(path: Path) -> None:
         path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-        replace_file(folder / WEIGHTS, lambda weights_path: weights_path.write_bytes(data))
+        write_file(folder / WEIGHTS, lambda weights_path: weights_path.write_bytes(data))
 
-    replace_file(folder / DESCRIPTION, write_description)
+    write_file(folder / DESCRIPTION, write_description)
 
 
 def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
@@ -84,7 +87,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
         InputError: The folder is not a checkpoint, or its weights are not the ones that its description vouches for.
     """
     folder = Path(folder)
-    info, expected = _load_description(folder)
+    info, expected = load_description(folder)
     try:
         found = hash_file(folder / WEIGHTS)
     except OSError as error:
@@ -104,7 +107,7 @@ def load_checkpoint(folder: str | Path) -> tuple[Hamr, CheckpointInfo, str]:
     return network.eval(), info, found
 
 
-def _load_description(folder: Path) -> tuple[CheckpointInfo, str]:
+def load_description(folder: Path) -> tuple[CheckpointInfo, str]:
     """Read a checkpoint's description and the hash of its weights, without the weights.
 
     Raises:
@@ -132,10 +135,23 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         HamrEdgeError: It cannot be written; the last state stays as it was.
     """
+    write_file(folder / STATE, lambda path: torch.save(state, path))
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """:func:`hamr_edge.atomic.replace_file` for a run's files, with an error that says how to go on.
+
+    Raises:
+        HamrEdgeError: It cannot be written; the last one stays as it was.
+    """
     try:
-        replace_file(folder / STATE, lambda path: torch.save(state, path))
-    except RuntimeError as error:  # how torch.save says that the disk is full
-        raise HamrEdgeError(f"{folder / STATE} cannot be written: {error}; is the disk full?") from error
+        replace_file(path, write)
+    except (OSError, RuntimeError) as error:  # torch.save says so when the disk is full
+        reason = error if isinstance(error, OSError) else "PyTorch stopped half-way"
+        raise HamrEdgeError(
+            f"{path} cannot be written: {reason}; is the disk full? What was saved before is whole: make room, then go "
+            "on with --resume"
+        ) from error
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -147,11 +163,24 @@ def load_state(folder: Path) -> dict[str, Any]:
     path = folder / STATE
     if not path.is_file():
         raise InputError(f"{folder} has no {STATE} to resume from; leave out --resume to start a run there")
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip and runtime errors here
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} cannot be read: {reason}; delete the folder and train again") from error
-    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
-        raise InputError(f"{path} is not a training state of this version; delete the folder and train again")
+    with usable_state(folder):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises pickle, zip and runtime errors here
+            raise InputError(str(error).partition("\n")[0]) from error
+        if not isinstance(state, dict):
+            raise InputError(f"it holds no settings but a {type(state).__name__}")
     return state
+
+
+@contextmanager
+def usable_state(folder: Path) -> Iterator[None]:
+    """Name the state file, and what to do, in the errors of whoever reads its content.
+
+    Raises:
+        InputError: The block raised one.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{folder / STATE} cannot be used: {error}; delete the folder and train again") from error

@@ -3,97 +3,96 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from hamr_edge.atomic import make_folder
-from hamr_edge.dataset import open_dataset
 from hamr_edge.errors import InputError
-from hamr_edge.trainer.config import PRESETS, Amp, Optimizer, Schedule, TrainConfig
+from hamr_edge.trainer.data_choice import DataChoice, data_options
+from hamr_edge.trainer.distributed import is_first, on_first, own_device, process_count, process_group, together
 from hamr_edge.trainer.loop import TrainingStopped
 from hamr_edge.trainer.loop import resume as resume_training
 from hamr_edge.trainer.loop import train as run_training
-from hamr_edge.trainer.resnet import BLOCKS
+from hamr_edge.trainer.settings_options import configure, refuse_settings, settings_options
 from hamr_edge.trainer.synthetic_data import write_dataset
-from hamr_edge.trainer.torch_backend import choose_device
-
-_NETWORK_OPTIONS = ("backbone", "input_size_hw", "stripes", "reduced_dim", "part_dim", "stride_in_1x1")
 
 
 @click.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@data_options
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the checkpoint.")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Where settings start from.  [default: edge]")
 @click.option("--pretrained", metavar="imagenet|FILE", help="First weights of the backbone.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda:N or auto.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder, with its own settings.")
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Save in mid-epoch too, that often; 0: at the ends of epochs only.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write OUTPUT/tensorboard beside OUTPUT/log.csv.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--backbone", type=click.Choice(list(BLOCKS)))
-@click.option("--imgsz", "input_size_hw", type=(int, int), metavar="H W", help="Input size in pixels.")
-@click.option("--stripes", type=int, help="K: the finest cut of the body; K (K + 1) / 2 parts.")
-@click.option("--reduced-dim", type=int, help="Width inside a part's head.")
-@click.option("--part-dim", type=int, help="Values a part gives to the embedding.")
-@click.option("--stride-in-1x1/--stride-in-3x3", default=None, help="Where the pretrained bottlenecks stride.")
-@click.option("--epochs", type=int)
-@click.option("--ids-per-batch", type=int, help="P: identities a batch.")
-@click.option("--images-per-id", type=int, help="K: images of each.")
-@click.option("--optimizer", type=click.Choice(get_args(Optimizer)))
-@click.option("--learning-rate", type=float, help="Peak rate of the backbone.")
-@click.option("--head-lr-factor", type=float, help="Rate of all else, relative to it.")
-@click.option("--weight-decay", type=float)
-@click.option("--schedule", type=click.Choice(get_args(Schedule)))
-@click.option("--warmup-epochs", type=int)
-@click.option("--margin", type=float, help="Of the triplet loss.")
-@click.option("--normalize-triplet/--raw-triplet", default=None, help="Triplet loss on unit vectors or raw features.")
-@click.option("--label-smoothing", type=float)
-@click.option("--flip", type=float, help="Probability of a flip.")
-@click.option("--crop-padding", type=int, help="Random crop: padding in pixels.")
-@click.option("--erase", type=float, help="Probability of random erasing.")
-@click.option("--eval-every", type=int, help="Score every that many epochs; 0: never.")
-@click.option("--seed", type=int)
-@click.option("--amp", type=click.Choice(get_args(Amp)), help="Mixed precision.")
+@settings_options("edge")
 def train(
     data: Path | None,
+    train_on: Path | None,
+    test_on: Path | None,
+    dataset_kind: str,
+    test_dataset_kind: str,
     output: Path,
-    preset: str | None,
     pretrained: str | None,
     device: str,
     resume: bool,
+    save_minutes: float,
+    tensorboard: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Train a network on DATA, a folder in Market-1501's layout; without DATA, on a procedural set in OUTPUT/data.
+    """Train a network on DATA, the folder of a data set; without DATA, on a procedural set in OUTPUT/data.
+
+    Known are Market-1501, DukeMTMC-reID, CUHK03-NP and MSMT17, sets named like these, and one folder for each identity:
+    train/<identity>/, query/<identity>/, gallery/<identity>/.
 
     Ctrl-C stops after the step under way, with everything saved; --resume goes on from there.
+
+    On several GPUs or machines: torchrun --nproc-per-node N -m hamr_edge.trainer, with the same arguments. The
+    processes share each batch.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    if resume:
-        refused = sorted(given) + [name for name, value in (("preset", preset), ("pretrained", pretrained)) if value]
-        if refused:
-            options_given = ", ".join(
-                "--imgsz" if n == "input_size_hw" else f"--{n.replace('_', '-')}" for n in refused
-            )
-            raise InputError(f"--resume goes on with the run's own settings; leave out {options_given}")
-    choose_device(device)
-    config = None if resume else _configure(PRESETS[preset or "edge"], given)
-    if data is None:
-        data = _own_data(output, resume, quiet)
-    try:
-        if config is None:
-            info = resume_training(open_dataset(data), output, device, quiet)
-        else:
-            info = run_training(config, open_dataset(data), output, pretrained, device, quiet)
-    except TrainingStopped as stopped:
-        click.echo(f"{stopped}; go on with: hamr-edge train {data} -o {output} --resume", err=True)
-        sys.exit(130)
+    with process_group(device):
+        with together():
+            if resume:
+                refuse_settings({**settings, "pretrained": pretrained})
+            own_device(device)
+            config = configure(settings, default_preset="edge")
+            choice = DataChoice.from_options(data, train_on, test_on, dataset_kind, test_dataset_kind)
+        if choice is None:
+            choice = DataChoice(on_first(lambda: _own_data(output, resume, quiet)))
+        with together():
+            dataset = choice.open()
+        try:
+            if resume:
+                info = resume_training(dataset, output, device, quiet, tensorboard, save_minutes)
+            else:
+                info = run_training(config, dataset, output, pretrained, device, quiet, tensorboard, save_minutes)
+        except TrainingStopped as stopped:
+            if is_first():
+                again = f"{_program()} {choice.as_typed()} -o {output} --resume"
+                click.echo(f"{stopped}; go on with: {again}", err=True)
+            sys.exit(130)
+        if not is_first():
+            return
     scores = info.scores
     if scores:
         click.echo(f"rank-1 {100 * scores['rank1']:.1f}  mAP {100 * scores['map']:.1f}  (epoch {scores['epoch']})")
     click.echo(f"checkpoint: {output}")
-    click.echo(f"next: hamr-edge export {output} -o BUILD --data {data}")
+    click.echo(f"next: hamr-edge export {output} -o BUILD --data {choice.tested}")
+
+
+def _program() -> str:
+    count = process_count()
+    return "hamr-edge train" if count == 1 else f"torchrun --nproc-per-node {count} -m hamr_edge.trainer"
 
 
 def _own_data(output: Path, resume: bool, quiet: bool) -> Path:
@@ -107,9 +106,3 @@ def _own_data(output: Path, resume: bool, quiet: bool) -> Path:
         make_folder(output, "run folder")
         write_dataset(data, quiet=quiet)
     return data
-
-
-def _configure(preset: TrainConfig, given: dict[str, Any]) -> TrainConfig:
-    network = {name: value for name, value in given.items() if name in _NETWORK_OPTIONS}
-    training = {name: value for name, value in given.items() if name not in _NETWORK_OPTIONS}
-    return replace(preset, network=replace(preset.network, **network), **training)

@@ -12,6 +12,7 @@ from hamr_edge.trainer.network import NetworkConfig
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["paper", "step", "cosine"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+MetricLoss = Literal["triplet", "soft-triplet", "circle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,13 @@ class TrainConfig:
     schedule: Schedule = "paper"
     """``paper``: equation 5; ``step``: warm-up, then x 0.1 after 3/4 of the epochs; ``cosine``: warm-up, then to 0."""
     warmup_epochs: int = 10
-    """Linear warm-up of ``step`` and ``cosine``; the paper's schedule has its own."""
+    """Length of the linear warm-up; 0: none."""
+    metric_loss: MetricLoss = "triplet"
+    """``triplet``: batch-hard with a margin, the paper's; ``soft-triplet``: with softplus in its place; ``circle``."""
     margin: float = 1.0
-    """Margin of the triplet loss."""
+    """Margin of ``triplet``."""
     normalize_triplet: bool = False
-    """Measure the triplet loss on unit vectors; the paper measures it on the features as they are."""
+    """Measure triplet losses on unit vectors; the paper measures them on the features as they are."""
     label_smoothing: float = 0.1
     flip: float = 0.5
     """Probability of a horizontal flip."""
@@ -46,11 +49,23 @@ class TrainConfig:
     """Random crop: pixels of padding on each side before the crop back to size."""
     erase: float = 0.5
     """Probability of random erasing."""
+    drop_block: float = 0.5
+    """Probability that a batch loses one block, a third of the fused map's rows (batch drop-block)."""
+    color_jitter: float = 0.0
+    """Strength of random brightness, contrast and saturation: each is scaled by 1 +- that share; 0: none."""
+    ema: float = 0.0
+    """Decay, a step, of the weights' moving average, which is what is evaluated and kept; 0: none."""
     eval_every: int = 10
     """CMC and mAP every that many epochs, and after the last; 0: never."""
     seed: int = 0
     amp: Amp = "auto"
     """``auto``: bf16 or fp16 on a GPU, off on a CPU."""
+    compile: bool = False
+    """Train through torch.compile."""
+    sync_bn: bool = True
+    """With several processes: batch normalisation over the whole batch, not over each process's share."""
+    skip_bad: bool = False
+    """Go on without training images that cannot be decoded."""
 
     def __post_init__(self) -> None:
         for name, lowest in (("epochs", 1), ("ids_per_batch", 2), ("images_per_id", 2), ("warmup_epochs", 0)):
@@ -59,13 +74,16 @@ class TrainConfig:
             _at_least(name, getattr(self, name), 0)
         if self.seed >= 2**32:
             raise InputError(f"seed must be below 2**32, got {self.seed}")
-        for name in ("flip", "erase", "label_smoothing"):
+        for name in ("flip", "erase", "drop_block", "color_jitter", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must be in 0..1, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema must be at least 0 and below 1, got {self.ema}")
         for name in ("learning_rate", "head_lr_factor"):
             if not 0 < getattr(self, name) < 1e3:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name, kinds in (("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp)):
+        choices = (("optimizer", Optimizer), ("schedule", Schedule), ("amp", Amp), ("metric_loss", MetricLoss))
+        for name, kinds in choices:
             if getattr(self, name) not in get_args(kinds):
                 raise InputError(f"{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
 
@@ -102,6 +120,7 @@ _EDGE = replace(
     margin=0.3,
     normalize_triplet=True,
     crop_padding=5,
+    drop_block=0.0,
 )
 PRESETS: dict[str, TrainConfig] = {
     "paper": _PAPER,

@@ -1,16 +1,21 @@
-"""The paper's loss (equation 4): mean of the parts' ID losses plus mean of the levels' triplet losses."""
+"""The paper's loss (equation 4): mean of the parts' ID losses plus mean of the levels' metric losses."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hamr_edge.trainer.network import PartFeatures, part_levels
+from hamr_edge.trainer.config import TrainConfig
+from hamr_edge.trainer.heads import PartFeatures, level_sizes
 
 _SMALLEST_SQUARED = 1e-12
+_CIRCLE_MARGIN = 0.25
+_CIRCLE_SCALE = 128.0
+"""Margin and scale of the circle loss, as its paper sets them for re-identification."""
 
 
 class Loss(NamedTuple):
@@ -19,59 +24,107 @@ class Loss(NamedTuple):
     total: Tensor
     identity: Tensor
     triplet: Tensor
+    """The metric loss, whichever is chosen."""
 
 
 def hamr_loss(
     features: PartFeatures,
     labels: Tensor,
-    stripes: int,
-    margin: float = 1.0,
-    label_smoothing: float = 0.1,
-    normalize_triplet: bool = False,
+    config: TrainConfig,
+    gather: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Loss:
     """Equation 4 for a batch.
 
     Args:
         features: What the network gave; P parts, N images.
         labels: (N,) int64, classes from 0.
-        stripes: K of the network; one triplet loss a level.
-        margin: Of the triplet loss.
-        label_smoothing: Share of the target spread over all classes (Szegedy et al., CVPR 2016).
-        normalize_triplet: Measure distances between unit vectors.
+        config: Chooses the metric loss and the settings of both.
+        gather: With several processes: joins all processes' tensors along an axis, with gradient. The metric loss
+            then sees the whole batch, as one process would; the ID loss needs its own images only.
     """
-    identity = identity_loss(features.logits, labels, label_smoothing)
-    triplet = triplet_loss(features.triplet, labels, stripes, margin, normalize_triplet)
-    return Loss(identity + triplet, identity, triplet)
+    identity = identity_loss(features.logits, labels, config.label_smoothing)
+    triplet = features.triplet
+    if gather is not None:
+        triplet, labels = gather(triplet, 1), gather(labels, 0)
+    gram = level_products(triplet, level_sizes(config.network.stripes, config.network.partition))
+    if config.metric_loss == "circle":
+        metric = circle_loss(gram, labels)
+    else:
+        margin = config.margin if config.metric_loss == "triplet" else None
+        metric = triplet_loss(gram, labels, margin, config.normalize_triplet)
+    return Loss(identity + metric, identity, metric)
 
 
 def identity_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Mean over parts and images of the smoothed cross-entropy; ``logits`` is (P, N, classes)."""
+    """Mean over parts and images of the smoothed cross-entropy (Szegedy et al., CVPR 2016).
+
+    Args:
+        logits: (P, N, classes).
+        labels: (N,) int64.
+        label_smoothing: Share of the target spread over all classes.
+    """
     parts = logits.shape[0]
     return F.cross_entropy(logits.flatten(0, 1), labels.repeat(parts), label_smoothing=label_smoothing)
 
 
-def triplet_loss(features: Tensor, labels: Tensor, stripes: int, margin: float, normalize: bool) -> Tensor:
-    """Batch-hard triplet loss (Hermans et al., 2017) of every level's concatenated features, averaged over levels.
+def level_products(features: Tensor, sizes: list[int]) -> Tensor:
+    """Inner products between images of each level's concatenated features.
 
     Args:
-        features: (P, N, D) triplet features.
-        labels: (N,) int64; at least two classes.
-        stripes: K; levels are groups of parts.
-        margin: Wanted gap between the farthest positive and the nearest negative, as Euclidean distance.
-        normalize: Scale each level's vector to unit length first.
+        features: (P, N, D).
+        sizes: Parts of each level, which lie side by side; they sum to P.
+
+    Returns:
+        (levels, N, N).
     """
-    levels = torch.tensor(part_levels(stripes), device=features.device)
     gram = torch.bmm(features, features.transpose(1, 2))
     # The inner product of concatenated vectors is the sum of their pieces' inner products.
-    gram = gram.new_zeros(stripes, *gram.shape[1:]).index_add(0, levels, gram)
+    return torch.stack([level.sum(0) for level in torch.split(gram, sizes)])
+
+
+def triplet_loss(gram: Tensor, labels: Tensor, margin: float | None, normalize: bool) -> Tensor:
+    """Batch-hard triplet loss (Hermans et al., 2017), averaged over levels.
+
+    Args:
+        gram: (levels, N, N) inner products; see :func:`level_products`.
+        labels: (N,) int64; at least two classes.
+        margin: Wanted gap between the farthest positive and the nearest negative, as Euclidean distance; None for
+            the soft margin, softplus.
+        normalize: Scale each level's vector to unit length first.
+    """
     squared_norm = gram.diagonal(dim1=1, dim2=2)
     if normalize:
-        scale = squared_norm.clamp_min(_SMALLEST_SQUARED).rsqrt()
-        gram = gram * scale[:, :, None] * scale[:, None, :]
+        gram = _cosines(gram)
         squared_norm = gram.diagonal(dim1=1, dim2=2)
     squared = squared_norm[:, :, None] + squared_norm[:, None, :] - 2 * gram
     distance = squared.clamp_min(_SMALLEST_SQUARED).sqrt()
     same = labels[:, None] == labels[None, :]
     hardest_positive = distance.masked_fill(~same, float("-inf")).amax(2)
     hardest_negative = distance.masked_fill(same, float("inf")).amin(2)
-    return F.relu(hardest_positive - hardest_negative + margin).mean()
+    gap = hardest_positive - hardest_negative
+    return (F.softplus(gap) if margin is None else F.relu(gap + margin)).mean()
+
+
+def circle_loss(gram: Tensor, labels: Tensor) -> Tensor:
+    """Circle loss on pairs (Sun et al., CVPR 2020, equation 6), averaged over levels and anchors.
+
+    Args:
+        gram: (levels, N, N) inner products; see :func:`level_products`.
+        labels: (N,) int64; every class at least twice, at least two classes.
+    """
+    cosine = _cosines(gram)
+    same = labels[:, None] == labels[None, :]
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positive_weight = (1 + _CIRCLE_MARGIN - cosine.detach()).clamp_min(0)
+    negative_weight = (cosine.detach() + _CIRCLE_MARGIN).clamp_min(0)
+    positive = -_CIRCLE_SCALE * positive_weight * (cosine - (1 - _CIRCLE_MARGIN))
+    negative = _CIRCLE_SCALE * negative_weight * (cosine - _CIRCLE_MARGIN)
+    nothing = float("-inf")
+    hard_positives = positive.masked_fill(~same | itself, nothing).logsumexp(2)
+    hard_negatives = negative.masked_fill(same, nothing).logsumexp(2)
+    return F.softplus(hard_positives + hard_negatives).mean()
+
+
+def _cosines(gram: Tensor) -> Tensor:
+    scale = gram.diagonal(dim1=1, dim2=2).clamp_min(_SMALLEST_SQUARED).rsqrt()
+    return gram * scale[:, :, None] * scale[:, None, :]

@@ -43,10 +43,14 @@ def load_pretrained(backbone: ResNet, backbone_name: str, source: str, url: str 
     else:
         weights = read_weights(Path(source))
     expected = {key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")}
+    absent = [
+        f"layer{stage}." for stage in range(1, 5) if not any(key.startswith(f"layer{stage}.") for key in expected)
+    ]
+    left_out = ("fc.", *absent)
     given = {
         key.removeprefix("module."): value
         for key, value in weights.items()
-        if not key.removeprefix("module.").startswith("fc.") and not key.endswith("num_batches_tracked")
+        if not key.removeprefix("module.").startswith(left_out) and not key.endswith("num_batches_tracked")
     }
     problems = _differences(expected, given)
     if problems:

@@ -15,8 +15,11 @@ BLOCKS: dict[str, tuple[int, int, int, int]] = {
     "resnet152": (3, 8, 36, 3),
 }
 _BASIC = ("resnet18", "resnet34")
-STAGE_STRIDES = (4, 8, 16, 16)
-"""Pixels of the input a step in each stage's map covers; the last stage keeps stride 1 (paper, section 4.1)."""
+
+
+def stage_strides(last_stride: int) -> tuple[int, int, int, int]:
+    """Pixels of the input that a step in each stage's map covers, where the last stage strides by ``last_stride``."""
+    return (4, 8, 16, 16 * last_stride)
 
 
 def stage_channels(backbone: str) -> tuple[int, int, int, int]:
@@ -44,7 +47,8 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        added: Tensor = self.relu(out + shortcut)
+        out += shortcut
+        added: Tensor = self.relu(out)
         return added
 
 
@@ -75,7 +79,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         shortcut = x if self.downsample is None else self.downsample(x)
-        added: Tensor = self.relu(out + shortcut)
+        out += shortcut
+        added: Tensor = self.relu(out)
         return added
 
 
@@ -86,14 +91,18 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 
 
 class ResNet(nn.Module):
-    """The convolutional part of a ResNet, its last stage at stride 1.
+    """The convolutional part of a ResNet.
 
     Args:
         backbone: One of ``BLOCKS``.
         stride_in_1x1: Where a bottleneck strides; see :class:`Bottleneck`.
+        last_stride: Stride of stage 4: 1 keeps its map at 1/16 of the image (paper, section 4.1); 2 is ImageNet's.
+        depth: Stages to build, 1 to 4.
     """
 
-    def __init__(self, backbone: str = "resnet50", stride_in_1x1: bool = False) -> None:
+    def __init__(
+        self, backbone: str = "resnet50", stride_in_1x1: bool = False, last_stride: int = 1, depth: int = 4
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -102,10 +111,9 @@ class ResNet(nn.Module):
         block = BasicBlock if backbone in _BASIC else Bottleneck
         counts = BLOCKS[backbone]
         self._in_channels = 64
-        self.layer1 = self._stage(block, 64, counts[0], 1, stride_in_1x1)
-        self.layer2 = self._stage(block, 128, counts[1], 2, stride_in_1x1)
-        self.layer3 = self._stage(block, 256, counts[2], 2, stride_in_1x1)
-        self.layer4 = self._stage(block, 512, counts[3], 1, stride_in_1x1)
+        self._depth = depth
+        for stage, stride in enumerate((1, 2, 2, last_stride)[:depth]):
+            self.add_module(f"layer{stage + 1}", self._stage(block, 64 << stage, counts[stage], stride, stride_in_1x1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -119,11 +127,11 @@ class ResNet(nn.Module):
             self._in_channels = channels * block.expansion
         return nn.Sequential(*blocks)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Map (N, 3, H, W) float images to the four stages' maps, strides ``STAGE_STRIDES``."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) float images to the maps of the stages that are built; see :func:`stage_strides`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        stage1 = self.layer1(x)
-        stage2 = self.layer2(stage1)
-        stage3 = self.layer3(stage2)
-        stage4 = self.layer4(stage3)
-        return stage1, stage2, stage3, stage4
+        maps = []
+        for stage in range(1, self._depth + 1):
+            x = getattr(self, f"layer{stage}")(x)
+            maps.append(x)
+        return maps

@@ -9,10 +9,10 @@ from hamr_edge.trainer.config import TrainConfig
 _PAPER_PEAK = 0.01
 
 
-def paper_rate(epoch: int) -> float:
-    """Equation 5 of the paper; epochs count from 1."""
-    if epoch <= 10:
-        return 3e-4 * epoch / 10
+def paper_rate(epoch: int, warmup_epochs: int = 10) -> float:
+    """Equation 5 of the paper, whose warm-up takes 10 epochs; epochs count from 1."""
+    if epoch <= warmup_epochs:
+        return 3e-4 * epoch / warmup_epochs
     if epoch <= 60:
         return 0.01
     if epoch <= 90:
@@ -31,7 +31,7 @@ def learning_rate(config: TrainConfig, epoch: int, share_done: float) -> float:
         share_done: Share of this epoch's steps that are done, 0..1.
     """
     if config.schedule == "paper":
-        return paper_rate(epoch) * config.learning_rate / _PAPER_PEAK
+        return paper_rate(epoch, config.warmup_epochs) * config.learning_rate / _PAPER_PEAK
     done = epoch - 1 + share_done
     if done < config.warmup_epochs:
         return config.learning_rate * (0.1 + 0.9 * done / config.warmup_epochs)
