@@ -48,8 +48,7 @@ class DeployNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) BGR to (N, embedding_dim) float32."""
         normalised = (images.float() - self.mean) * self.inverse_std
-        fused = self.network.fuse(normalised.permute(0, 3, 1, 2))
-        pooled = self.network.heads.pool(fused)
+        pooled = self.network.pool(normalised.permute(0, 3, 1, 2))
         reduced = F.relu(torch.matmul(pooled, self.reduce) + self.reduce_bias)
         parts = torch.matmul(reduced, self.project) + self.project_bias
         embedding = parts.transpose(0, 1).reshape(-1, self.embedding_dim)

@@ -155,13 +155,15 @@ class Hamr(nn.Module):
             images: The batch.
             keep: What batch drop-block leaves of the fused map's rows: 0 and 1, (H / 16, 1).
         """
+        features: PartFeatures = self.heads(self.pool(images, keep))
+        return features
+
+    def pool(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """What the heads take, (P, N, pooled), of the arguments of :meth:`forward`."""
         if self.config.pooling == "gem":  # the powers are the whole map's
             fused = self.fuse(images)
-            pools = self.heads.pool(fused if keep is None else fused * keep)
-        else:
-            pools = self.heads.pool_rows(self._weighed_rows(images, keep))
-        features: PartFeatures = self.heads(pools)
-        return features
+            return self.heads.pool(fused if keep is None else fused * keep)
+        return self.heads.pool_rows(self._weighed_rows(images, keep))
 
     def _weighed_rows(self, images: Tensor, keep: Tensor | None) -> RowPools:
         """The pools of the fused map's rows, without the map: weights of at least 0 can wait until after the pools."""
