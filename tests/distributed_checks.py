@@ -33,7 +33,7 @@ from tests.test_train import SHALLOW
 
 STAGES_12 = replace(SHALLOW, network=replace(SHALLOW.network, stages=(1, 2)))
 SGD = replace(STAGES_12, optimizer="sgd", learning_rate=0.01, drop_block=0.5, color_jitter=0.2, ema=0.9)
-ADAM = replace(STAGES_12, optimizer="adam", learning_rate=1e-3, metric_loss="circle")
+ADAM = replace(STAGES_12, optimizer="adam", learning_rate=1e-3, metric_loss="soft-triplet")
 STEPS = 6
 NORM_INPUTS = [(6, 3), (6, 3, 2, 2)]
 

@@ -115,7 +115,6 @@ TABLES: dict[str, tuple[AblationRow, ...]] = {
         _extra("batch drop-block 0.5", drop_block=0.5),
         _extra("EMA 0.99", ema=0.99),
         _extra("soft-margin triplet", metric_loss="soft-triplet"),
-        _extra("circle loss", metric_loss="circle"),
         AblationRow("GeM", {"pooling": "gem"}, {"drop_block": 0.0}),
         _extra("colour jitter 0.2", color_jitter=0.2),
         _extra("step schedule", schedule="step"),

@@ -12,7 +12,7 @@ from hamr_edge.trainer.network import NetworkConfig
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["paper", "step", "cosine"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
-MetricLoss = Literal["triplet", "soft-triplet", "circle"]
+MetricLoss = Literal["triplet", "soft-triplet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class TrainConfig:
     warmup_epochs: int = 10
     """Length of the linear warm-up; 0: none."""
     metric_loss: MetricLoss = "triplet"
-    """``triplet``: batch-hard with a margin, the paper's; ``soft-triplet``: with softplus in its place; ``circle``."""
+    """``triplet``: batch-hard with a margin, the paper's; ``soft-triplet``: with softplus in its place."""
     margin: float = 1.0
     """Margin of ``triplet``."""
     normalize_triplet: bool = False

@@ -13,9 +13,6 @@ from hamr_edge.trainer.config import TrainConfig
 from hamr_edge.trainer.heads import PartFeatures, level_sizes
 
 _SMALLEST_SQUARED = 1e-12
-_CIRCLE_MARGIN = 0.25
-_CIRCLE_SCALE = 128.0
-"""Margin and scale of the circle loss, as its paper sets them for re-identification."""
 
 
 class Loss(NamedTuple):
@@ -47,11 +44,8 @@ def hamr_loss(
     if gather is not None:
         triplet, labels = gather(triplet, 1), gather(labels, 0)
     gram = level_products(triplet, level_sizes(config.network.stripes, config.network.partition))
-    if config.metric_loss == "circle":
-        metric = circle_loss(gram, labels)
-    else:
-        margin = config.margin if config.metric_loss == "triplet" else None
-        metric = triplet_loss(gram, labels, margin, config.normalize_triplet)
+    margin = config.margin if config.metric_loss == "triplet" else None
+    metric = triplet_loss(gram, labels, margin, config.normalize_triplet)
     return Loss(identity + metric, identity, metric)
 
 
@@ -94,7 +88,8 @@ def triplet_loss(gram: Tensor, labels: Tensor, margin: float | None, normalize: 
     """
     squared_norm = gram.diagonal(dim1=1, dim2=2)
     if normalize:
-        gram = _cosines(gram)
+        scale = squared_norm.clamp_min(_SMALLEST_SQUARED).rsqrt()
+        gram = gram * scale[:, :, None] * scale[:, None, :]
         squared_norm = gram.diagonal(dim1=1, dim2=2)
     squared = squared_norm[:, :, None] + squared_norm[:, None, :] - 2 * gram
     distance = squared.clamp_min(_SMALLEST_SQUARED).sqrt()
@@ -103,28 +98,3 @@ def triplet_loss(gram: Tensor, labels: Tensor, margin: float | None, normalize: 
     hardest_negative = distance.masked_fill(same, float("inf")).amin(2)
     gap = hardest_positive - hardest_negative
     return (F.softplus(gap) if margin is None else F.relu(gap + margin)).mean()
-
-
-def circle_loss(gram: Tensor, labels: Tensor) -> Tensor:
-    """Circle loss on pairs (Sun et al., CVPR 2020, equation 6), averaged over levels and anchors.
-
-    Args:
-        gram: (levels, N, N) inner products; see :func:`level_products`.
-        labels: (N,) int64; every class at least twice, at least two classes.
-    """
-    cosine = _cosines(gram)
-    same = labels[:, None] == labels[None, :]
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positive_weight = (1 + _CIRCLE_MARGIN - cosine.detach()).clamp_min(0)
-    negative_weight = (cosine.detach() + _CIRCLE_MARGIN).clamp_min(0)
-    positive = -_CIRCLE_SCALE * positive_weight * (cosine - (1 - _CIRCLE_MARGIN))
-    negative = _CIRCLE_SCALE * negative_weight * (cosine - _CIRCLE_MARGIN)
-    nothing = float("-inf")
-    hard_positives = positive.masked_fill(~same | itself, nothing).logsumexp(2)
-    hard_negatives = negative.masked_fill(same, nothing).logsumexp(2)
-    return F.softplus(hard_positives + hard_negatives).mean()
-
-
-def _cosines(gram: Tensor) -> Tensor:
-    scale = gram.diagonal(dim1=1, dim2=2).clamp_min(_SMALLEST_SQUARED).rsqrt()
-    return gram * scale[:, :, None] * scale[:, None, :]
