@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hamr_edge.errors import InputError
-from hamr_edge.trainer.pooling import channel_pools
+from hamr_edge.trainer.pooling import RowPools, channel_pools, group_rows, row_pools
 
 CONCATENATION = "cat"
 
@@ -58,8 +58,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
-        return features * self.gate(features.amax((2, 3)), features.mean((2, 3)))[:, :, None, None]
+        return features * self.gate(row_pools(features))[:, :, None, None]
 
-    def gate(self, maximum: Tensor, mean: Tensor) -> Tensor:
-        """(N, C) pools of a map to the weight of each channel, (N, C), above 0."""
-        return torch.sigmoid(self.mlp(mean + maximum))
+    def gate(self, rows: RowPools) -> Tensor:
+        """The pools of a map's rows to the weight of each channel, (N, C), above 0."""
+        maximum, mean = group_rows(rows, 1)
+        return torch.sigmoid(self.mlp((mean + maximum).squeeze(1)))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamr_edge.trainer.pooling import RowPools, row_pools
+from hamr_edge.trainer.pooling import RowPools, group_rows, row_pools
 
 Partition = Literal["mgo", "pcb"]
 Pooling = Literal["both", "max", "avg", "gem"]
@@ -101,34 +101,37 @@ class PartHeads(nn.Module):
         """(N, C, H, W) to (P, N, pooled): each part's maximum, mean, both in this order, or generalised mean."""
         if self.gem_exponent is not None:
             powers = features.clamp_min(_GEM_SMALLEST) ** self.gem_exponent
-            return self._means(row_pools(powers).mean) ** (1 / self.gem_exponent)
+            return self._means(group_rows(row_pools(powers), self.stripes).mean) ** (1 / self.gem_exponent)
         return self.pool_rows(row_pools(features))
 
-    def pool_rows(self, rows: RowPools) -> Tensor:
-        """What :meth:`pool` gives, but for the generalised mean, from the pools of a map's rows."""
-        if self.pooling == "max":
-            return self._maxima(rows.maximum)
-        if self.pooling == "avg":
-            return self._means(rows.mean)
-        return torch.cat([self._maxima(rows.maximum), self._means(rows.mean)], dim=2)
+    def pool_rows(self, rows: RowPools, gate: Tensor | None = None) -> Tensor:
+        """What :meth:`pool` gives, but for the generalised mean, from the pools of a map's rows.
 
-    def _maxima(self, rows: Tensor) -> Tensor:
+        Args:
+            rows: The pools.
+            gate: (N, C) weights, above 0, of the map's channels: they change places with the pools.
+        """
+        maximum, mean = group_rows(rows, self.stripes)
+        if gate is not None:
+            maximum, mean = maximum * gate[:, None], mean * gate[:, None]
+        if self.pooling == "max":
+            return self._maxima(maximum)
+        if self.pooling == "avg":
+            return self._means(mean)
+        return torch.cat([self._maxima(maximum), self._means(mean)], dim=2)
+
+    def _maxima(self, stripes: Tensor) -> Tensor:
         # A window of s + 1 stripes is two windows of s: levels come from the finest up, and are stored coarsest first.
-        levels = [self._stripes(rows).amax(2).transpose(0, 1)]
+        levels = [stripes.transpose(0, 1)]
         if self.partition == "mgo":
             for _ in range(self.stripes - 1):
                 levels.insert(0, torch.maximum(levels[0][:-1], levels[0][1:]))
         return torch.cat(levels)
 
-    def _means(self, rows: Tensor) -> Tensor:
+    def _means(self, stripes: Tensor) -> Tensor:
         average = (self.membership / self.membership.sum(0)).t()
-        means: Tensor = average @ self._stripes(rows).mean(2)
+        means: Tensor = average @ stripes
         return means.transpose(0, 1)
-
-    def _stripes(self, rows: Tensor) -> Tensor:
-        """(N, H, C) to (N, K, H / K, C)."""
-        count, _, channels = rows.shape
-        return rows.reshape(count, self.stripes, -1, channels)
 
     def forward(self, pools: Tensor) -> PartFeatures:
         """(P, N, pooled), see :meth:`pool`, to the parts' features."""

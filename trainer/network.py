@@ -163,17 +163,13 @@ class Hamr(nn.Module):
         if self.config.pooling == "gem":  # the powers are the whole map's
             fused = self.fuse(images)
             return self.heads.pool(fused if keep is None else fused * keep)
-        return self.heads.pool_rows(self._weighed_rows(images, keep))
-
-    def _weighed_rows(self, images: Tensor, keep: Tensor | None) -> RowPools:
-        """The pools of the fused map's rows, without the map: weights of at least 0 can wait until after the pools."""
+        # Weights of at least 0 change places with pools, so that the fused map itself is never made.
         pieces = zip(*(row_pools(features) for features in self._attended_maps(images)), strict=True)
-        maximum, mean = (torch.cat(pools, dim=2) for pools in pieces)
-        weight = None if keep is None else keep.to(mean.dtype)
-        if self.channel is not None and self._gated:
-            gate = self.channel.gate(maximum.amax(1), mean.mean(1))[:, None]
-            weight = gate if weight is None else gate * weight
-        return RowPools(maximum, mean) if weight is None else RowPools(maximum * weight, mean * weight)
+        rows = RowPools(*(torch.cat(pools, dim=2) for pools in pieces))
+        gate = self.channel.gate(rows) if self.channel is not None and self._gated else None
+        if keep is not None:
+            rows = RowPools(*(pools * keep.to(pools.dtype) for pools in rows))
+        return self.heads.pool_rows(rows, gate)
 
     def embed(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised RGB to (N, embedding_dim) test features of unit L2 norm, part after part."""

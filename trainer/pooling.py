@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 
 class RowPools(NamedTuple):
-    """The pools of every row of a map; N images, H rows, C channels."""
+    """The pools of every row of a map, or of every group of rows; N images, H of them, C channels."""
 
     maximum: Tensor
     """(N, H, C)."""
@@ -29,6 +29,19 @@ def row_pools(features: Tensor) -> RowPools:
         return RowPools(*_RowPools.apply(features))  # type: ignore[no-untyped-call]
     window = (1, features.shape[3])
     return RowPools(_rows(F.max_pool2d(features, window)), _rows(F.avg_pool2d(features, window)))
+
+
+def group_rows(rows: RowPools, groups: int) -> RowPools:
+    """The pools of ``groups`` groups of adjacent rows, all of one size."""
+    count, height, channels = rows.mean.shape
+    mean = rows.mean.reshape(count, groups, -1, channels).mean(2)
+    if torch.is_grad_enabled() and rows.maximum.requires_grad:
+        # By place, not by amax: its gradient looks for what equals the maximum, and divides by the count of it, which
+        # is 0 where a compiler computes one of the two again at another precision.
+        maximum = F.max_pool1d(rows.maximum.transpose(1, 2), height // groups).transpose(1, 2)
+    else:
+        maximum = rows.maximum.reshape(count, groups, -1, channels).amax(2)
+    return RowPools(maximum, mean)
 
 
 def channel_pools(features: Tensor) -> Tensor:
