@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from hamr_edge.backend import Backend, open_backend
 from hamr_edge.benchmarks.config import BenchConfig
 from hamr_edge.benchmarks.consistency import BatchConsistency, measure_consistency
-from hamr_edge.benchmarks.crops import BenchCrops, choose_crops
 from hamr_edge.benchmarks.environment import describe_environment
 from hamr_edge.benchmarks.latency import Latency, measure_rounds, summarise
 from hamr_edge.benchmarks.overhead import EmbedOverhead, measure_overhead
-from hamr_edge.benchmarks.parity import Parity, measure_parity, nearest_neighbours, score_crops
+from hamr_edge.benchmarks.parity import Parity, measure_parity, nearest_neighbours
 from hamr_edge.benchmarks.results import ArtifactResult, BenchReport, ReferenceResult
 from hamr_edge.benchmarks.verdict import (
     budgets_of,
@@ -32,6 +31,7 @@ from hamr_edge.evaluation import embed_files
 from hamr_edge.preprocess import stack_crops
 from hamr_edge.progress import stderr_console
 from hamr_edge.ranking import RetrievalScores
+from hamr_edge.scored_crops import ScoredCrops, choose_crops, score_crops
 from hamr_edge.sidecar import external_data_path
 
 
@@ -116,6 +116,11 @@ def compare(
 
 def _check_pair(model: Path, backend: Backend, reference_model: Path, reference: Backend, config: BenchConfig) -> None:
     own, expected = backend.sidecar.embedding_dim, reference.sidecar.embedding_dim
+    if own != expected and backend.sidecar.compact and not reference.sidecar.compact:
+        raise InputError(
+            f"{model} gives compact embeddings of {own} values, the reference {reference_model} {expected}: take an "
+            "artifact of the same width for the reference, such as the model.fp32.onnx that was exported with it"
+        )
     if own != expected:
         raise InputError(
             f"{model} gives embeddings of {own} values, the reference {reference_model} of {expected}: it was made of "
@@ -129,7 +134,7 @@ def _check_pair(model: Path, backend: Backend, reference_model: Path, reference:
 
 
 def _compare_embeddings(
-    models: Sequence[Path], backends: Sequence[Backend], crops: BenchCrops, config: BenchConfig, quiet: bool
+    models: Sequence[Path], backends: Sequence[Backend], crops: ScoredCrops, config: BenchConfig, quiet: bool
 ) -> tuple[RetrievalScores, list[tuple[Parity, BatchConsistency]]]:
     """The reference's scores, and each artifact's agreement with it; one model is loaded at a time."""
 
@@ -150,7 +155,7 @@ def _compare_embeddings(
 
 
 def _compare_speed(
-    models: Sequence[Path], backends: Sequence[Backend], crops: BenchCrops, config: BenchConfig, quiet: bool
+    models: Sequence[Path], backends: Sequence[Backend], crops: ScoredCrops, config: BenchConfig, quiet: bool
 ) -> tuple[list[tuple[Latency, ...]], list[EmbedOverhead | None]]:
     """Each model's latencies, the reference's first, and each artifact's embed overhead; all models are loaded at once.
 

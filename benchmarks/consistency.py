@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hamr_edge.backend import Backend
-from hamr_edge.benchmarks.crops import BenchCrops
 from hamr_edge.benchmarks.parity import row_cosines
 from hamr_edge.dataset import read_crop
 from hamr_edge.preprocess import stack_crops
+from hamr_edge.scored_crops import ScoredCrops
 
 SAMPLE = 32
 
@@ -29,7 +29,7 @@ class BatchConsistency:
 
 
 def measure_consistency(
-    backend: Backend, crops: BenchCrops, batches: Iterable[int], rng: np.random.Generator
+    backend: Backend, crops: ScoredCrops, batches: Iterable[int], rng: np.random.Generator
 ) -> BatchConsistency:
     """Embed some crops one by one, and again in shuffled batches.
 

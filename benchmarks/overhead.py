@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from hamr_edge.backend import Backend
 from hamr_edge.benchmarks.config import BenchConfig
 from hamr_edge.benchmarks.latency import measure_rounds, percentile
 from hamr_edge.embedder import Embedder
-from hamr_edge.onnx_session import import_onnxruntime
+from hamr_edge.onnx_session import open_session
 
 FRAME_SIZE_HW = (1080, 1920)
 BOXES = 8
@@ -56,9 +55,11 @@ def measure_overhead(
     frame = rng.integers(0, 256, (*FRAME_SIZE_HW, 3), np.uint8)
     boxes = _person_boxes(min(BOXES, backend.sidecar.max_batch))
     batch = embedder.crop(frame, boxes)
-    session = _bare_session(artifact, backend.device, config.threads)
+    feeds = {"frame": frame, "boxes": boxes} if backend.sidecar.form == "frame" else {"images": batch}
+    fuse = backend.sidecar.precision != "int8"
+    session, _ = open_session(artifact, backend.device, config.threads, fuse_quantised=fuse)
     times_ms = measure_rounds(
-        (lambda: embedder.embed(frame, boxes), lambda: session.run(["embeddings"], {"images": batch})),
+        (lambda: embedder.embed(frame, boxes), lambda: session.run(["embeddings"], feeds)),
         rng,
         config.seconds,
         config.min_rounds,
@@ -82,15 +83,3 @@ def _person_boxes(count: int) -> NDArray[np.float32]:
     widths = np.linspace(100, 200, count)
     left = np.linspace(10, FRAME_SIZE_HW[1] - 210, count)
     return np.stack([left, np.full(count, 300.0), left + widths, 300 + 3 * widths], axis=1).astype(np.float32)
-
-
-def _bare_session(artifact: Path, device: str, threads: int | None) -> Any:
-    """A session as a user without hamr-edge would make it, on the backend's device."""
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    provider: Any = "CPUExecutionProvider"
-    if device != "cpu":
-        provider = ("CUDAExecutionProvider", {"device_id": device.split(":")[1]})
-    return ort.InferenceSession(str(artifact), options, providers=[provider])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.benchmarks.crops import BenchCrops
 from hamr_edge.errors import InputError
-from hamr_edge.ranking import RetrievalScores, score_retrieval
+from hamr_edge.ranking import RetrievalScores
+from hamr_edge.scored_crops import ScoredCrops, score_crops
 
 NEIGHBOURS = 10
 _BLOCK_BYTES = 64 << 20
@@ -49,14 +49,14 @@ def measure_parity(
     reference_neighbours: NDArray[np.int64],
     reference_scores: RetrievalScores,
     embeddings: NDArray[np.float32],
-    crops: BenchCrops,
+    crops: ScoredCrops,
 ) -> Parity:
     """Hold an artifact's embeddings against the reference's.
 
     Args:
         reference: (N, D) float32 of the reference, one row a crop, query first.
         reference_neighbours: (N, k) from :func:`nearest_neighbours`.
-        reference_scores: From :func:`score_crops`.
+        reference_scores: From :func:`hamr_edge.scored_crops.score_crops`.
         embeddings: (N, D) float32 of the artifact.
         crops: The crops of the rows.
 
@@ -136,16 +136,3 @@ def neighbour_overlap(first: NDArray[np.int64], second: NDArray[np.int64]) -> fl
     """Mean share of each row's entries that two (N, k) arrays have in common; entries of a row are distinct."""
     both = np.sort(np.concatenate([first, second], axis=1), axis=1)
     return float(np.mean(np.sum(both[:, 1:] == both[:, :-1], axis=1) / first.shape[1]))
-
-
-def score_crops(embeddings: NDArray[np.float32], crops: BenchCrops) -> RetrievalScores:
-    """Retrieval scores of (N, D) finite embeddings, query rows first."""
-    split = len(crops.query)
-    return score_retrieval(
-        embeddings[:split],
-        embeddings[split:],
-        crops.query.identities,
-        crops.gallery.identities,
-        crops.query.cameras,
-        crops.gallery.cameras,
-    )

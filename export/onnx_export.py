@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from hamr_edge.export.compact import Projection
 from hamr_edge.export.deploy_graph import DeployNetwork
 from hamr_edge.sidecar import external_data_path
 from hamr_edge.trainer.network import Hamr
@@ -20,7 +21,13 @@ MAX_IR_VERSION = 10
 _PROTOBUF_LIMIT = 2 * 1024**3 - 1
 
 
-def export_onnx(network: Hamr, path: Path, max_batch: int, external_above: int = _PROTOBUF_LIMIT) -> None:
+def export_onnx(
+    network: Hamr,
+    path: Path,
+    max_batch: int,
+    external_above: int = _PROTOBUF_LIMIT,
+    projection: Projection | None = None,
+) -> None:
     """Write the fp32 ONNX form of a network.
 
     Input ``images``: uint8 (batch, H, W, 3) BGR. Output ``embeddings``: float32 (batch, D), rows of unit norm.
@@ -30,8 +37,9 @@ def export_onnx(network: Hamr, path: Path, max_batch: int, external_above: int =
         path: File to write.
         max_batch: Largest batch the graph must take.
         external_above: Bytes above which the weights go into ``<path>.data`` beside it.
+        projection: Makes the embeddings compact; see :class:`DeployNetwork`.
     """
-    deploy = DeployNetwork(network).eval()
+    deploy = DeployNetwork(network, projection).eval()
     height, width = network.config.input_size_hw
     images = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=max(2, max_batch))
@@ -51,6 +59,11 @@ def export_onnx(network: Hamr, path: Path, max_batch: int, external_above: int =
     model = program.model_proto
     _strip(model)
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    save_onnx(model, path, external_above)
+
+
+def save_onnx(model: onnx.ModelProto, path: Path, external_above: int = _PROTOBUF_LIMIT) -> None:
+    """Write a model and have ONNX's own checker read it; weights above ``external_above`` bytes lie beside it."""
     if model.ByteSize() > external_above:
         onnx.save(model, path, save_as_external_data=True, location=external_data_path(path).name)
     else:

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from hamr_edge.atomic import make_folder
 from hamr_edge.backend import Backend, open_backend
 from hamr_edge.errors import GateError
+from hamr_edge.export.check_frames import SourceFrames
 from hamr_edge.sidecar import Sidecar, external_data_path, hash_file, sidecar_path, write_sidecar
 
 _BATCH_SIZES = (1, 2, 7)
 _NORM_TOLERANCE = 1e-4
 _DISTINCT_COSINE = 0.99999
+_OWN_COSINE = 0.999
+"""Of a crop's embeddings at two batch sizes: sums in another order may round to another int8, but seldom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,9 @@ def publish(
     path: Path,
     sidecar: Sidecar,
     write: Callable[[Path], object],
-    source: SourceEmbeddings,
+    source: SourceEmbeddings | SourceFrames,
     min_cosine: float,
+    judge: Callable[[Backend], dict[str, Any]] | None = None,
 ) -> Sidecar:
     """Write an artifact, check it, and only then give it its name.
 
@@ -46,15 +50,19 @@ def publish(
         path: Where the artifact and its sidecar shall lie; the folder is made if it is not there.
         sidecar: What is known; its hash and parity are filled in here.
         write: Called with the temporary path.
-        source: Crops and the source's embeddings of them.
+        source: Crops, or for the ``frame`` form frames and boxes, and the source's embeddings of them.
         min_cosine: Least agreement of any crop at any batch size.
+        judge: A further check of the open artifact; raises GateError, or gives entries for the sidecar's parity.
 
     Returns:
         The published sidecar.
 
     Raises:
         GateError: The check failed; nothing was published, and an artifact of that name from before is untouched.
+        ValueError: The source is of another form than the sidecar says.
     """
+    if isinstance(source, SourceFrames) != (sidecar.form == "frame"):
+        raise ValueError(f"an artifact in the {sidecar.form} form cannot be checked with {type(source).__name__}")
     make_folder(path.parent, "output folder")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
@@ -67,7 +75,10 @@ def publish(
         )
         write_sidecar(published, sidecar_path(temporary))
         with open_backend(temporary, "cpu") as backend:
-            published = replace(published, parity=check_rows(backend, source, min_cosine))
+            parity = check_rows(backend, source, min_cosine)
+            if judge is not None:
+                parity |= judge(backend)
+            published = replace(published, parity=parity)
         write_sidecar(published, sidecar_path(temporary))
         # Between these renames the old sidecar does not fit the new files: loading them is refused, not wrong.
         for made in (data, temporary, sidecar_path(temporary)):
@@ -76,11 +87,12 @@ def publish(
     return published
 
 
-def check_rows(backend: Backend, source: SourceEmbeddings, min_cosine: float) -> dict[str, Any]:
+def check_rows(backend: Backend, source: SourceEmbeddings | SourceFrames, min_cosine: float) -> dict[str, Any]:
     """Hold every row of an artifact against its source, at batches of 1, 2, 7 and the maximum.
 
-    Crops are repeated to fill the largest batch, and each meets other neighbours at each batch size: a graph that
-    mixes rows by more than ``min_cosine`` allows cannot pass.
+    Crops or boxes are repeated to fill the largest batch, and each meets other neighbours at each batch size: a graph
+    that mixes rows by more than ``min_cosine`` allows cannot pass. At low precision, where that allows much, a crop's
+    embeddings at different batch sizes must still agree with each other.
 
     Returns:
         ``images``, ``batch_sizes``, and the least and mean cosine over all of them.
@@ -92,12 +104,11 @@ def check_rows(backend: Backend, source: SourceEmbeddings, min_cosine: float) ->
     _check_distinct(source)
     limit = backend.sidecar.max_batch
     sizes = [size for size in _BATCH_SIZES if size < limit] + [limit]
-    repeated = np.resize(np.arange(len(source.crops)), max(len(source.crops), limit))
-    crops, expected = source.crops[repeated], source.embeddings[repeated]
-    names = [source.names[crop] for crop in repeated]
     cosines = []
+    first = np.zeros_like(source.embeddings)
     for size in sizes:
-        rows = np.concatenate([backend.infer(crops[start : start + size]) for start in range(0, len(crops), size)])
+        rows, places = _embed_in_batches(backend, source, size)
+        expected, names = source.embeddings[places], [source.names[place] for place in places]
         if rows.shape != expected.shape:
             raise GateError(f"embeddings have shape {rows.shape}, the source gives {expected.shape}")
         norms = np.linalg.norm(rows, axis=1)
@@ -116,19 +127,51 @@ def check_rows(backend: Backend, source: SourceEmbeddings, min_cosine: float) ->
                 f"PyTorch's, expected at least {min_cosine}; {np.count_nonzero(cosine < min_cosine)} of "
                 f"{len(cosine)} crops disagree; nothing was published"
             )
+        if size == sizes[0]:
+            first[places] = rows
+        own = np.einsum("nd,nd->n", rows, first[places], dtype=np.float64)
+        worst = int(own.argmin())
+        if own[worst] < _OWN_COSINE:
+            raise GateError(
+                f"the embedding of {names[worst]} depends on its batch: cosine {own[worst]:.6f} between batches of "
+                f"{sizes[0]} and {size}, expected at least {_OWN_COSINE}; nothing was published"
+            )
         cosines.append(cosine)
-    every = np.stack(cosines)
+    every = np.concatenate(cosines)
     return {
-        "images": len(source.crops),
+        "images": len(source.names),
         "batch_sizes": sizes,
         "min_cosine": float(every.min()),
         "mean_cosine": float(every.mean()),
     }
 
 
-def _check_distinct(source: SourceEmbeddings) -> None:
+def _embed_in_batches(
+    backend: Backend, source: SourceEmbeddings | SourceFrames, size: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Rows of the artifact at a batch size, and the source's row for each; a batch may hold one crop several times."""
+    if isinstance(source, SourceEmbeddings):
+        places = _repeated(len(source.names), backend.sidecar.max_batch)
+        starts = range(0, len(places), size)
+        return np.concatenate([backend.infer(source.crops[places[start : start + size]]) for start in starts]), places
+    rows, places_of_rows, first = [], [], 0
+    for frame, boxes in zip(source.frames, source.boxes, strict=True):
+        places = _repeated(len(boxes), size)
+        for start in range(0, len(places), size):
+            rows.append(backend.infer_frame(frame, boxes[places[start : start + size]]))
+        places_of_rows.append(first + places)
+        first += len(boxes)
+    return np.concatenate(rows), np.concatenate(places_of_rows)
+
+
+def _repeated(count: int, least: int) -> NDArray[np.int64]:
+    """0..count-1, again and again up to ``least`` numbers, but all of them once."""
+    return np.resize(np.arange(count), max(count, least))
+
+
+def _check_distinct(source: SourceEmbeddings | SourceFrames) -> None:
     """A check of rows is worth nothing where all rows are the same."""
-    if len(source.crops) < 2:
+    if len(source.names) < 2:
         raise GateError("the check needs at least 2 different crops; pass a data set with more")
     cosines = source.embeddings @ source.embeddings.T
     np.fill_diagonal(cosines, -1)

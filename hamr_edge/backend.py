@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from hamr_edge.boxes import check_boxes
+from hamr_edge.crop_canvas import canvas_capacity, lay_out_crops
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
 from hamr_edge.openable import Openable
+from hamr_edge.preprocess import check_image
 from hamr_edge.sidecar import Sidecar
 
 
@@ -35,10 +39,16 @@ class Backend(Openable):
 
     @abstractmethod
     def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed a checked, contiguous batch of 1 to ``max_batch`` crops."""
+        """Embed a checked, contiguous batch of 1 to ``max_batch`` crops; only called in the ``crops`` form."""
+
+    def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embed 1 to ``max_batch`` checked boxes of a contiguous frame; only called in the ``frame`` form."""
+        raise NotImplementedError(f"{self.name} has no frame form")
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed crops.
+
+        An artifact in the ``frame`` form gets them side by side in one frame, where it reads each pixel as it is.
 
         Args:
             batch: (N, H, W, 3) uint8 BGR crops of the sidecar's ``input_size_hw``. Any N: none gives (0, D), more than
@@ -51,8 +61,7 @@ class Backend(Openable):
             InputError: Wrong type, dtype or shape.
             HamrEdgeError: The backend is not open.
         """
-        if not self.is_open:
-            raise HamrEdgeError(f"{self.name} backend is not open; use 'with open_backend(...) as backend:' or .open()")
+        self._check_open()
         height, width = self.sidecar.input_size_hw
         expected = f"batch must be uint8 (N, {height}, {width}, 3) BGR"
         if not isinstance(batch, np.ndarray):
@@ -60,13 +69,51 @@ class Backend(Openable):
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != (height, width, 3):
             hint = "; a single crop is crop[None]" if batch.shape == (height, width, 3) else ""
             raise InputError(f"{expected}, got {batch.dtype} {batch.shape}{hint}")
-        batch = np.ascontiguousarray(batch)
         limit = self.sidecar.max_batch
-        if 0 < len(batch) <= limit:
-            return self._infer(batch)
-        embeddings = np.empty((len(batch), self.sidecar.embedding_dim), np.float32)
-        for start in range(0, len(batch), limit):
-            embeddings[start : start + limit] = self._infer(batch[start : start + limit])
+        if self.sidecar.form == "frame":
+            limit = min(limit, canvas_capacity((height, width)))
+            return self._split(batch, limit, lambda part: self._infer_frame(*lay_out_crops(part)))
+        return self._split(np.ascontiguousarray(batch), limit, self._infer)
+
+    def infer_frame(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
+        """Embed boxes of a frame, cropped and resized by the artifact itself; it must be in the ``frame`` form.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR.
+            boxes: (N, 4) xyxy pixels; partly outside the frame is clipped. Any N, as :meth:`infer`.
+
+        Returns:
+            (N, D) float32, rows of unit L2 norm in the boxes' order; the caller owns it.
+
+        Raises:
+            InputError: The artifact is in the ``crops`` form, or the frame or a box is not as expected; the message
+                names the row.
+            HamrEdgeError: The backend is not open.
+        """
+        self._check_open()
+        if self.sidecar.form != "frame":
+            raise InputError(
+                f"infer_frame needs an artifact in the frame form, this one is in the {self.sidecar.form} form; use "
+                "Embedder.embed(frame, boxes), which crops for it, or an artifact of 'hamr-edge export --form frame'"
+            )
+        check_image(frame)
+        whole = np.ascontiguousarray(frame)
+        checked = check_boxes(boxes, (frame.shape[0], frame.shape[1]))
+        return self._split(checked, self.sidecar.max_batch, lambda part: self._infer_frame(whole, part))
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise HamrEdgeError(f"{self.name} backend is not open; use 'with open_backend(...) as backend:' or .open()")
+
+    def _split(
+        self, items: NDArray[Any], limit: int, embed: Callable[[NDArray[Any]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Embed crops or boxes, at most ``limit`` at once."""
+        if 0 < len(items) <= limit:
+            return embed(items)
+        embeddings = np.empty((len(items), self.sidecar.embedding_dim), np.float32)
+        for start in range(0, len(items), limit):
+            embeddings[start : start + limit] = embed(items[start : start + limit])
         return embeddings
 
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "ablate": ("hamr_edge.trainer.ablate_command:ablate", "Run a table of the paper's ablations, row after row."),
     "eval": ("hamr_edge.eval_command:evaluate_model", "Retrieval scores of a checkpoint or an artifact."),
     "export": ("hamr_edge.export.command:export", "Make a checked artifact of a checkpoint."),
+    "lint": ("hamr_edge.export.lint_command:lint_models", "What TensorRT or ONNX Runtime would refuse or misread."),
     "figures": ("hamr_edge.trainer.figures_command:figures", "Best matches, activation maps and curves of a model."),
     "bench": ("hamr_edge.benchmarks.command:bench", "Is the artifact as good as the model, and how much faster."),
     "embed": ("hamr_edge.embed_command:embed", "Embed the people in a video, a folder of images or a camera."),

@@ -13,6 +13,7 @@ from hamr_edge.atomic import make_folder
 from hamr_edge.errors import InputError
 
 _MARKER = ".hamr-edge-demo"
+_PRECISIONS = ("fp32", "fp16", "int8-cpu")
 
 
 @click.command()
@@ -32,6 +33,7 @@ def demo(context: click.Context, output: Path, device: str, quiet: bool) -> None
     data, run, build = output / "data", output / "run", output / "build"
     video, boxes, model = output / "walk.avi", output / "walk.det.txt", build / "model.fp32.onnx"
     people, annotated = output / "people.parquet", output / "annotated.mp4"
+    artifacts = [build / f"model.{precision}.onnx" for precision in _PRECISIONS]
     report, marker = output / "bench.json", output / _MARKER
     if marker.is_file():  # a demo made this folder: what it made may be made anew, and nothing else
         for folder in (data, run, build):
@@ -46,8 +48,8 @@ def demo(context: click.Context, output: Path, device: str, quiet: bool) -> None
     steps = [
         ["synth", data, "--video", video],
         ["train", data, "-o", run, "--preset", "smoke", *use_device],
-        ["export", run, "-o", build, "--data", data],
-        ["bench", model, "--reference", run, "--data", data, "--json", report, *use_device],
+        ["export", run, "-o", build, "--data", data, "--precision", ",".join(_PRECISIONS)],
+        ["bench", *artifacts, "--reference", run, "--data", data, "--json", report, *use_device],
         ["embed", video, "--model", model, "--detections", boxes, "-o", people, "--video", annotated, *use_device],
     ]
     group = context.parent.command if context.parent else None
@@ -62,7 +64,7 @@ def demo(context: click.Context, output: Path, device: str, quiet: bool) -> None
     click.secho(f"\nDone in {seconds:.0f} s. In {output}:", bold=True)
     for path, what in (
         (run, "the checkpoint (weights, settings, scores, log.csv)"),
-        (model, "the model a camera runs, with its sidecar .json"),
+        (build, "the model in three precisions, each with its sidecar .json, and how int8 was found"),
         (report, "what bench measured: parity, retrieval, latency"),
         (people, "an embedding of every person in every frame"),
         (annotated, "the video: a colour stays with a person"),

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -159,12 +160,17 @@ def _torch(device: str) -> Callable[[], tuple[str, str]]:
     return attempt
 
 
-def _tensorrt() -> tuple[str, str]:
-    trt = _import("tensorrt")
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    if builder is None:
-        raise RuntimeError("the builder cannot be made; is there a GPU and a driver?")
-    return str(trt.__version__), "made a builder"
+def _tensorrt(*names: str) -> Callable[[], tuple[str, str]]:
+    """Try the first of the modules that is installed."""
+
+    def attempt() -> tuple[str, str]:
+        trt = _import(next((name for name in names if find_spec(name)), names[0]))
+        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        if builder is None:
+            raise RuntimeError("the builder cannot be made; is there a GPU and a driver?")
+        return str(trt.__version__), "made a builder"
+
+    return attempt
 
 
 def _pycuda() -> tuple[str, str]:
@@ -181,6 +187,7 @@ _GPU_ORT = (
 _TENSORRT = (
     "on a Jetson use JetPack's own; elsewhere pip install 'hamr-edge[tensorrt]'; needs an NVIDIA GPU and its driver"
 )
+_RTX = "pip install 'hamr-edge[rtx]'; needs no GPU, but Linux or Windows on x86-64"
 _TRAIN = "pip install 'hamr-edge[train]'"
 _ONNX = "pip install 'hamr-edge[onnx]'"
 _CPU_SESSION = "onnxruntime on cpu"
@@ -192,7 +199,8 @@ PROBES = (
     Probe("opencv video", "video files", _opencv_video, "pip install opencv-python, which brings FFmpeg"),
     Probe(_CPU_SESSION, ".onnx artifacts", _onnxruntime("CPUExecutionProvider"), _ONNX),
     Probe("onnxruntime on cuda", ".onnx artifacts on a GPU", _onnxruntime("CUDAExecutionProvider"), _GPU_ORT),
-    Probe("tensorrt", ".engine artifacts", _tensorrt, _TENSORRT),
+    Probe("tensorrt", ".engine artifacts", _tensorrt("tensorrt"), _TENSORRT),
+    Probe("tensorrt for rtx", "checks by NVIDIA's builder", _tensorrt("tensorrt_rtx", "tensorrt_rtx_bindings"), _RTX),
     Probe("pycuda", ".engine artifacts", _pycuda, _TENSORRT),
     Probe("torch on cpu", "training, checkpoints", _torch("cpu"), _TRAIN),
     Probe("torch on cuda", "training on a GPU", _torch("cuda"), "install a CUDA build of torch and the GPU's driver"),
@@ -200,5 +208,7 @@ PROBES = (
     Probe("onnx", "export", _library("onnx"), _ONNX),
     Probe("onnxscript", "export", _library("onnxscript"), _ONNX),
     Probe("pyarrow", "Parquet output of embed", _library("pyarrow"), "pip install 'hamr-edge[parquet]'"),
+    Probe("matplotlib", "figures", _library("matplotlib"), "pip install 'hamr-edge[figures]'"),
+    Probe("tensorboard", "train --tensorboard", _library("tensorboard"), "pip install 'hamr-edge[tensorboard]'"),
 )
 """What is tried, the runtime's own needs first."""

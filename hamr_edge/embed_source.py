@@ -98,10 +98,14 @@ def embed_source(
             break
         with clock.stage("detect"):
             boxes, scores = find_people(frame)
-        with clock.stage("crop"):
-            batch = embedder.crop(frame.image, boxes)
-        with clock.stage("infer"):
-            embeddings = embedder.embed_batch(batch)
+        if embedder.sidecar.form == "frame":  # the artifact crops
+            with clock.stage("infer"):
+                embeddings = embedder.embed(frame.image, boxes)
+        else:
+            with clock.stage("crop"):
+                batch = embedder.crop(frame.image, boxes)
+            with clock.stage("infer"):
+                embeddings = embedder.embed_batch(batch)
         with clock.stage("write"):
             table.append(frame.number, frame.time_s, boxes, scores, embeddings)
         if video is not None:

@@ -65,6 +65,9 @@ class Embedder(Openable):
     def embed(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
         """Embed the people in a frame.
 
+        An artifact in the ``frame`` form crops and resizes inside its graph; for one in the ``crops`` form that is
+        done here.
+
         Args:
             frame: (H, W, 3) uint8 BGR, as OpenCV reads it.
             boxes: (N, 4) xyxy pixels; partly outside the frame is clipped.
@@ -75,6 +78,8 @@ class Embedder(Openable):
         Raises:
             InputError: The frame or a box is not as expected; the message names the row.
         """
+        if self.sidecar.form == "frame":
+            return self._backend.infer_frame(frame, boxes)
         return self.embed_batch(self.crop(frame, boxes))
 
     def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -82,7 +87,7 @@ class Embedder(Openable):
         return self.embed_batch(stack_crops(crops, self.sidecar.input_size_hw))
 
     def crop(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.uint8]:
-        """The first half of :meth:`embed`: (N, H, W, 3) uint8 crops at the model's input size."""
+        """The first half of :meth:`embed` outside any graph: (N, H, W, 3) uint8 crops at the model's input size."""
         return crop_boxes(frame, boxes, self.sidecar.input_size_hw)
 
     def embed_batch(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:

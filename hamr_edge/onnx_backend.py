@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.backend import Backend
-from hamr_edge.errors import ArtifactError
+from hamr_edge.backend import Backend, check_device
+from hamr_edge.errors import ArtifactError, InputError
 from hamr_edge.onnx_session import open_session, resolve_device
 from hamr_edge.sidecar import load_sidecar
 
+CPU_PRECISION = "int8-cpu"
+"""Made for ONNX Runtime's CPU kernels: other devices lack its operators."""
+
 
 class OnnxBackend(Backend):
-    """Runs ``images`` -> ``embeddings`` of an exported ``.onnx`` file.
+    """Runs an exported ``.onnx`` file: ``images`` -> ``embeddings``, or ``frame`` and ``boxes`` -> ``embeddings``.
 
     Args:
         artifact: The ``.onnx`` file; its sidecar must lie beside it.
@@ -24,12 +27,18 @@ class OnnxBackend(Backend):
 
     Raises:
         ArtifactError: The sidecar is missing or wrong.
+        InputError: ``device`` is none, or the artifact is made for CPUs and a GPU was asked for.
         UnavailableError: ONNX Runtime or the device is not there.
     """
 
     def __init__(self, artifact: str | Path, device: str = "auto", threads: int | None = None) -> None:
         self.sidecar = load_sidecar(artifact)
         self._path = Path(artifact)
+        if self.sidecar.precision == CPU_PRECISION and device != "cpu":
+            check_device(device)
+            if device != "auto":
+                raise InputError(f"{artifact} is made for CPUs; take model.int8.onnx or model.fp16.onnx for {device}")
+            device = "cpu"
         self._asked_device = device
         self._threads = threads
         self._session: Any = None
@@ -48,18 +57,24 @@ class OnnxBackend(Backend):
         """Load the artifact and hold its inputs and outputs against the sidecar; a second call does nothing."""
         if self.is_open:
             return
-        session, device = open_session(self._path, self._asked_device, self._threads)
+        session, device = open_session(
+            self._path, self._asked_device, self._threads, fuse_quantised=self.sidecar.precision != "int8"
+        )
         found = [
-            (value.name, value.type, *value.shape[1:]) for value in (*session.get_inputs(), *session.get_outputs())
+            (value.name, value.type, *(size if isinstance(size, int) else "any" for size in value.shape[1:]))
+            for value in (*session.get_inputs(), *session.get_outputs())
         ]
-        expected = [
-            ("images", "tensor(uint8)", *self.sidecar.input_size_hw, 3),
-            ("embeddings", "tensor(float)", self.sidecar.embedding_dim),
-        ]
+        expected = [*self._inputs(), ("embeddings", "tensor(float)", self.sidecar.embedding_dim)]
         if found != expected:
             raise ArtifactError(f"{self._path} takes and gives {found}; its sidecar says {expected}")
         self._session = session
         self._use(device)
+
+    def _inputs(self) -> list[tuple[str | int, ...]]:
+        """Names, types and sizes behind the first of the inputs that the sidecar's form has."""
+        if self.sidecar.form == "frame":
+            return [("frame", "tensor(uint8)", "any", 3), ("boxes", "tensor(float)", 4)]
+        return [("images", "tensor(uint8)", *self.sidecar.input_size_hw, 3)]
 
     def close(self) -> None:
         """Give the session's memory back."""
@@ -67,4 +82,8 @@ class OnnxBackend(Backend):
 
     def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         embeddings: NDArray[np.float32] = self._session.run(["embeddings"], {"images": batch})[0]
+        return embeddings
+
+    def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        embeddings: NDArray[np.float32] = self._session.run(["embeddings"], {"frame": frame, "boxes": boxes})[0]
         return embeddings

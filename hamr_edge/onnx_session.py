@@ -50,14 +50,18 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def open_session(path: Path, device: str, threads: int | None = None, spin: bool = True) -> tuple[Any, str]:
+def open_session(
+    model: Path | bytes, device: str, threads: int | None = None, spin: bool = True, fuse_quantised: bool = True
+) -> tuple[Any, str]:
     """Load a model.
 
     Args:
-        path: ``.onnx`` file.
+        model: ``.onnx`` file, or what such a file holds.
         device: ``cpu``, ``cuda:N`` or ``auto``; only ``auto`` may fall back to the CPU, and says so in the log.
         threads: CPU threads of one inference; ONNX Runtime's default when None.
         spin: Let threads wait in a loop for the next inference: faster alone, slower beside others that compute.
+        fuse_quantised: Let ONNX Runtime make integer kernels of Q/DQ. Without it, Q/DQ rounds as it says and products
+            are float, as TensorRT's are but for the order of sums.
 
     Returns:
         The session, and the device it runs on.
@@ -68,33 +72,36 @@ def open_session(path: Path, device: str, threads: int | None = None, spin: bool
     """
     chosen = resolve_device(device)
     try:
-        return _create_session(path, chosen, threads, spin), chosen
+        return _create_session(model, chosen, threads, spin, fuse_quantised), chosen
     except UnavailableError as error:
         if device != "auto":
             raise
         _log.warning("%s; using the CPU", error)
-        return _create_session(path, "cpu", threads, spin), "cpu"
+        return _create_session(model, "cpu", threads, spin, fuse_quantised), "cpu"
 
 
-def _create_session(path: Path, device: str, threads: int | None, spin: bool) -> Any:
+def _create_session(model: Path | bytes, device: str, threads: int | None, spin: bool, fuse_quantised: bool) -> Any:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
     if not spin:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not fuse_quantised:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    named, source = ("the model", model) if isinstance(model, bytes) else (model, str(model))
     if device == "cpu":
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=[_CPU])
+            return onnxruntime.InferenceSession(source, options, providers=[_CPU])
         except Exception as error:  # ONNX Runtime raises its own types, and RuntimeError
-            raise InputError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+            raise InputError(f"{named} cannot be loaded by ONNX Runtime: {error}") from error
     # Without this, a CUDA library that does not load is a warning and the whole graph runs on the CPU.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     provider = (_CUDA, {"device_id": device.split(":")[1]})
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
-        raise UnavailableError(f"{device} cannot run {path}: {error}") from error
+        raise UnavailableError(f"{device} cannot run {named}: {error}") from error
     if session.get_providers()[0] != _CUDA:
         raise UnavailableError(
             f"{device} was asked for, but ONNX Runtime chose {session.get_providers()}; its CUDA or cuDNN "

@@ -11,6 +11,7 @@ from typing import Any
 from hamr_edge.errors import ArtifactError
 
 SCHEMA = 1
+FORMS = ("crops", "frame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Sidecar:
     external_data_sha256: str = ""
     """Hash of ``<artifact>.data``, which holds the weights of an ONNX file above 2 GB; empty without one."""
     form: str = "crops"
-    """``crops``: input ``images``, uint8 (N, H, W, 3)."""
+    """``crops``: input ``images``, uint8 (N, H, W, 3). ``frame``: inputs ``frame``, uint8 (height, width, 3), and
+    ``boxes``, float32 (N, 4) xyxy pixels."""
     color_order: str = "BGR"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -39,6 +41,10 @@ class Sidecar:
     """Data set, settings and scores as the checkpoint had them."""
     parity: dict[str, Any] = field(default_factory=dict)
     """Agreement with the source as measured before publishing."""
+    precision_detail: dict[str, Any] = field(default_factory=dict)
+    """What stays in a wider type than ``precision`` and why; for int8, how its scales were found."""
+    compact: dict[str, Any] = field(default_factory=dict)
+    """How the projection to ``embedding_dim`` values was learned; empty where the embedding is the network's own."""
     made_by: str = ""
     """Version of hamr-edge and of what it exported with."""
     schema: int = SCHEMA
@@ -118,8 +124,9 @@ def _from_json(values: dict[str, Any]) -> Sidecar:
     for name in ("artifact_sha256", "source_sha256", "precision", "form", "color_order"):
         if not isinstance(values.get(name, ""), str):
             raise ValueError(f"{name} must be text, got {values[name]!r}")
-    if (form := values.get("form", "crops")) != "crops" or values.get("color_order", "BGR") != "BGR":
-        raise ValueError(f"this version runs form crops in BGR, got {form} in {values.get('color_order')}")
+    form, color_order = values.get("form", "crops"), values.get("color_order", "BGR")
+    if form not in FORMS or color_order != "BGR":
+        raise ValueError(f"this version runs the forms {' and '.join(FORMS)} in BGR, got {form} in {color_order}")
     if len(values["mean"]) != 3 or len(values["std"]) != 3:
         raise ValueError("mean and std must have three values each")
     mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))

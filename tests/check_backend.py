@@ -7,6 +7,7 @@ import pytest
 
 from hamr_edge.backend import Backend
 from hamr_edge.errors import HamrEdgeError, InputError
+from hamr_edge.preprocess import crop_boxes
 
 
 def check_backend(backend: Backend, atol: float = 1e-4) -> None:
@@ -30,6 +31,7 @@ def check_backend(backend: Backend, atol: float = 1e-4) -> None:
         backend.open()  # a second time does nothing
         expected = _check_rows(backend, batch, atol)
         _check_refused(backend, batch)
+        _check_frame(backend, atol)
     _check_closed(backend, batch)
     backend.close()  # a second time does nothing
     with backend:  # and it can be opened again
@@ -40,6 +42,8 @@ def _check_closed(backend: Backend, batch: np.ndarray) -> None:
     assert not backend.is_open
     with pytest.raises(HamrEdgeError, match="not open"):
         backend.infer(batch[:1])
+    with pytest.raises(HamrEdgeError, match="not open"):
+        backend.infer_frame(batch[0], [[0, 0, 4, 4]])
 
 
 def _check_rows(backend: Backend, batch: np.ndarray, atol: float) -> np.ndarray:
@@ -89,3 +93,35 @@ def _check_refused(backend: Backend, batch: np.ndarray) -> None:
         with pytest.raises(InputError) as caught:
             backend.infer(value)  # type: ignore[arg-type]
         assert f"uint8 (N, {height}, {width}, 3) BGR" in str(caught.value), name
+
+
+def _check_frame(backend: Backend, atol: float) -> None:
+    """In the frame form, a frame and boxes give what their crops give; in the crops form, the error says what to do."""
+    sidecar = backend.sidecar
+    rng = np.random.default_rng(2)
+    frame = rng.integers(0, 256, (487, 653, 3), np.uint8)
+    first = rng.uniform(-20, 400, (sidecar.max_batch + 1, 2))
+    boxes = np.concatenate([first, first + rng.uniform(21, 300, first.shape)], axis=1)
+    if sidecar.form != "frame":
+        with pytest.raises(InputError, match=r"this one is in the crops form; use Embedder\.embed"):
+            backend.infer_frame(frame, boxes)
+        return
+    before = frame.copy()
+    expected = backend.infer(crop_boxes(frame, boxes, sidecar.input_size_hw))
+    together = backend.infer_frame(frame, boxes)  # one more than the maximum batch
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(together, expected, atol=atol, err_msg="the crops are others than OpenCV's")
+    np.testing.assert_array_equal(frame, before, "the frame was written to")
+    assert backend.infer_frame(frame, []).shape == (0, sidecar.embedding_dim)
+    kept = together.copy()
+    alone = np.concatenate([backend.infer_frame(frame, boxes[[row]]) for row in range(len(boxes))])
+    np.testing.assert_allclose(alone, kept, atol=atol, err_msg="a row depends on its batch")
+    np.testing.assert_array_equal(together, kept, "the caller's rows were overwritten")
+    np.testing.assert_allclose(backend.infer_frame(frame, boxes[::-1]), kept[::-1], atol=atol, err_msg="order")
+    mirrored = backend.infer_frame(np.ascontiguousarray(frame[:, ::-1]), boxes)
+    np.testing.assert_allclose(backend.infer_frame(frame[:, ::-1], boxes), mirrored, atol=atol, err_msg="strides")
+    for wrong in (frame[None], frame.astype(np.float32), frame[:, :, 0], frame.tolist()):
+        with pytest.raises(InputError, match=r"frame must be a \(H, W, 3\) uint8 BGR array"):
+            backend.infer_frame(wrong, boxes)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"boxes\[1\].* is inverted"):
+        backend.infer_frame(frame, [[0, 0, 5, 5], [5, 5, 0, 0]])

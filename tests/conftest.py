@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # The networks here are tiny: a second thread costs more than it gives, most of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +12,9 @@ import pytest
 
 from tests.artifacts import write_tiny_artifact
 from tests.tiny_dataset import write_tiny_dataset
+
+if TYPE_CHECKING:
+    from hamr_edge.export.exporting import Exported
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +64,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, synthetic_dataset: Path
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny data set in Market-1501's layout, with junk and distractors. Not to be changed."""
     return write_tiny_dataset(tmp_path_factory.mktemp("dataset") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path, synthetic_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The checkpoint in every precision and form. Not to be changed."""
+    from hamr_edge.export.exporting import export_checkpoint
+    from tests.every_precision import CONFIG
+
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("exported") / "build", CONFIG, synthetic_dataset)

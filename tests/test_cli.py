@@ -10,7 +10,7 @@ import pytest
 
 from hamr_edge import ArtifactError, GateError, HamrEdgeError, InputError, UnavailableError, __version__, cli
 
-COMMANDS = ("demo", "doctor", "synth", "train", "ablate", "figures", "eval", "export", "bench", "embed")
+COMMANDS = ("demo", "doctor", "synth", "train", "ablate", "figures", "eval", "export", "lint", "bench", "embed")
 
 
 def _run(*arguments: str) -> int:

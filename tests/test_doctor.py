@@ -11,6 +11,7 @@ import pytest
 from hamr_edge import doctor, doctor_command
 from hamr_edge.cli import main
 from hamr_edge.doctor import Finding, Probe, can_embed, examine
+from tests.nvidia_builder import nvidia_builder
 
 _NAMES = [probe.name for probe in doctor.PROBES]
 
@@ -75,6 +76,13 @@ def test_a_library_that_lacks_its_own_needs_is_broken(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(doctor, "import_module", lacking)
     assert examine(_probe(doctor._library("library"))).status == "broken"
+
+
+def test_the_first_tensorrt_that_is_installed_is_tried() -> None:
+    assert examine(_probe(doctor._tensorrt("no_such_trt", "nor_this"))).status == "missing"
+    trt = nvidia_builder()
+    finding = examine(_probe(doctor._tensorrt("no_such_trt", trt.__name__)))
+    assert (finding.status, finding.version, finding.detail) == ("works", trt.__version__, "made a builder")
 
 
 def test_what_works_needs_no_remedy() -> None:

@@ -32,7 +32,7 @@ from tests.variants import repeat_fourth_row, scale_rows, write_variant
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("build")
-    (path,) = export_checkpoint(checkpoint, output, ExportConfig(max_batch=9))
+    (path,) = export_checkpoint(checkpoint, output, ExportConfig(max_batch=9)).artifacts
     return path
 
 

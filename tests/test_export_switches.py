@@ -27,5 +27,5 @@ from tests.test_network import CLASSES, small_network
 def test_a_network_with_other_switches_is_exported(switches: dict[str, Any], tmp_path: Path) -> None:
     network = small_network(size_hw=(64, 32), **{"stripes": 2, **switches}).float()
     save_checkpoint(tmp_path, network, CheckpointInfo(TrainConfig(network.config), CLASSES, "none"))
-    (path,) = export_checkpoint(tmp_path, tmp_path, ExportConfig(max_batch=3))
+    (path,) = export_checkpoint(tmp_path, tmp_path, ExportConfig(max_batch=3)).artifacts
     assert path.is_file()

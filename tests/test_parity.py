@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 
 from hamr_edge import InputError
-from hamr_edge.benchmarks.crops import BenchCrops, choose_crops
 from hamr_edge.benchmarks.parity import (
     Parity,
     measure_parity,
     nearest_neighbours,
     neighbour_overlap,
     row_cosines,
-    score_crops,
 )
 from hamr_edge.dataset import JUNK_IDENTITY, open_dataset
+from hamr_edge.scored_crops import ScoredCrops, choose_crops, score_crops
 from tests.tiny_dataset import GALLERY, QUERIES, TEST_IDENTITIES
 
 
 @pytest.fixture
-def crops(tiny_dataset: Path) -> BenchCrops:
+def crops(tiny_dataset: Path) -> ScoredCrops:
     return choose_crops(open_dataset(tiny_dataset))
 
 
@@ -29,11 +28,11 @@ def _unit_rows(count: int, seed: int = 0, width: int = 8) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _measure(reference: np.ndarray, embeddings: np.ndarray, crops: BenchCrops) -> Parity:
+def _measure(reference: np.ndarray, embeddings: np.ndarray, crops: ScoredCrops) -> Parity:
     return measure_parity(reference, nearest_neighbours(reference), score_crops(reference, crops), embeddings, crops)
 
 
-def test_a_model_agrees_with_itself(crops: BenchCrops) -> None:
+def test_a_model_agrees_with_itself(crops: ScoredCrops) -> None:
     rows = _unit_rows(len(crops))
     parity = _measure(rows, rows.copy(), crops)
     assert parity.images == len(crops) == QUERIES + GALLERY
@@ -44,7 +43,7 @@ def test_a_model_agrees_with_itself(crops: BenchCrops) -> None:
     assert parity.queries == QUERIES
 
 
-def test_the_worst_crop_is_named(crops: BenchCrops) -> None:
+def test_the_worst_crop_is_named(crops: ScoredCrops) -> None:
     rows = _unit_rows(len(crops))
     changed = rows.copy()
     changed[20] = -changed[20]
@@ -56,8 +55,8 @@ def test_the_worst_crop_is_named(crops: BenchCrops) -> None:
     assert parity.overlap_at_10 < 1
 
 
-def test_the_first_percentile_leaves_the_worst_of_200_out(crops: BenchCrops) -> None:
-    many = BenchCrops(crops.query, crops.gallery.select(np.arange(200 - QUERIES) % GALLERY))
+def test_the_first_percentile_leaves_the_worst_of_200_out(crops: ScoredCrops) -> None:
+    many = ScoredCrops(crops.query, crops.gallery.select(np.arange(200 - QUERIES) % GALLERY))
     rows = _unit_rows(len(many))
     changed = rows.copy()
     changed[7] = -changed[7]
@@ -66,7 +65,7 @@ def test_the_first_percentile_leaves_the_worst_of_200_out(crops: BenchCrops) -> 
     assert parity.p01_cosine == pytest.approx(1)
 
 
-def test_rows_that_are_not_finite_match_nothing(crops: BenchCrops) -> None:
+def test_rows_that_are_not_finite_match_nothing(crops: ScoredCrops) -> None:
     rows = _unit_rows(len(crops))
     changed = rows.copy()
     changed[3, 2], changed[5] = np.nan, np.inf
@@ -77,7 +76,7 @@ def test_rows_that_are_not_finite_match_nothing(crops: BenchCrops) -> None:
     assert np.isnan(changed[3, 2])  # the caller's array stays as it was
 
 
-def test_a_norm_that_is_not_one_is_seen(crops: BenchCrops) -> None:
+def test_a_norm_that_is_not_one_is_seen(crops: ScoredCrops) -> None:
     rows = _unit_rows(len(crops))
     changed = rows.copy()
     changed[4] *= 3
@@ -86,7 +85,7 @@ def test_a_norm_that_is_not_one_is_seen(crops: BenchCrops) -> None:
     assert parity.min_cosine == pytest.approx(1)
 
 
-def test_a_loss_of_retrieval_is_negative(crops: BenchCrops) -> None:
+def test_a_loss_of_retrieval_is_negative(crops: ScoredCrops) -> None:
     identities = np.concatenate([crops.query.identities, crops.gallery.identities])
     perfect = np.eye(14, dtype=np.float32)[identities]
     parity = _measure(perfect, _unit_rows(len(crops), width=14), crops)
@@ -126,7 +125,7 @@ def test_overlap_counts_what_is_in_both_in_any_order() -> None:
     assert neighbour_overlap(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [4, 5]])) == 0.75
 
 
-def test_junk_is_left_out_of_the_crops(crops: BenchCrops) -> None:
+def test_junk_is_left_out_of_the_crops(crops: ScoredCrops) -> None:
     assert JUNK_IDENTITY not in crops.gallery.identities
     assert len(crops.gallery) == GALLERY
     assert crops.name(0) == f"query/{crops.query.paths[0].name}"

@@ -1,4 +1,4 @@
-"""Which crops the comparison runs on: the query and gallery of a data set, or a part of them."""
+"""Which crops a model is scored on: the query and gallery of a data set, or a part of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from hamr_edge.dataset import JUNK_IDENTITY, LabelledCrops, ReidDataset
 from hamr_edge.errors import InputError
 from hamr_edge.evaluation import can_be_scored
+from hamr_edge.ranking import RetrievalScores, score_retrieval
 
 
 @dataclass(frozen=True, slots=True)
-class BenchCrops:
-    """The crops of a comparison; embeddings hold the query's rows first, then the gallery's."""
+class ScoredCrops:
+    """The crops that a model is scored on; embeddings hold the query's rows first, then the gallery's."""
 
     query: LabelledCrops
     gallery: LabelledCrops
@@ -34,7 +35,7 @@ class BenchCrops:
         return f"{path.parent.name}/{path.name}"
 
 
-def choose_crops(dataset: ReidDataset, max_crops: int | None = None, seed: int = 0) -> BenchCrops:
+def choose_crops(dataset: ReidDataset, max_crops: int | None = None, seed: int = 0) -> ScoredCrops:
     """The query and gallery without junk: junk counts for no score, and detectors' junk need not be embedded well.
 
     Args:
@@ -50,7 +51,7 @@ def choose_crops(dataset: ReidDataset, max_crops: int | None = None, seed: int =
     gallery = dataset.gallery.select(dataset.gallery.identities != JUNK_IDENTITY)
     if max_crops is not None and len(query) + len(gallery) > max_crops:
         query, gallery = _choose_identities(query, gallery, max_crops, np.random.default_rng(seed))
-    crops = BenchCrops(query, gallery)
+    crops = ScoredCrops(query, gallery)
     if not can_be_scored(query, gallery):
         hint = f"; raise --max-crops {max_crops}" if max_crops is not None else ""
         raise InputError(
@@ -58,6 +59,19 @@ def choose_crops(dataset: ReidDataset, max_crops: int | None = None, seed: int =
             f"retrieval cannot be scored{hint}"
         )
     return crops
+
+
+def score_crops(embeddings: NDArray[np.float32], crops: ScoredCrops) -> RetrievalScores:
+    """Retrieval scores of (N, D) finite embeddings, query rows first."""
+    split = len(crops.query)
+    return score_retrieval(
+        embeddings[:split],
+        embeddings[split:],
+        crops.query.identities,
+        crops.gallery.identities,
+        crops.query.cameras,
+        crops.gallery.cameras,
+    )
 
 
 def _choose_identities(
