@@ -21,7 +21,7 @@ class Budget:
     max_map_drop: float = 0.5
     """Percentage points of mAP."""
     max_rank1_drop: float = 0.3
-    """Percentage points of rank-1; where one query is worth more than that, one query."""
+    """Percentage points of rank-1; above 0, at least one query's worth."""
     min_p01_cosine: float = 0.98
     """The least 1st percentile of the crops' cosines to the float32 network."""
 
@@ -39,13 +39,13 @@ class Budget:
 
         Args:
             loss: What was measured.
-            queries: Queries that it was measured on. One query more or less tells nothing, so a rank-1 budget below
-                one query's worth is taken for one query.
+            queries: Queries that it was measured on. One query more or less tells nothing, so a rank-1 budget above 0
+                is at least one query's worth.
         """
-        one_query = 100 / queries
+        rank1_drop = max(self.max_rank1_drop, 100 / queries) if self.max_rank1_drop else 0.0
         for name, option, drop, allowed, after in (
             ("mAP", "--max-map-drop", loss.map_drop, self.max_map_drop, loss.map),
-            ("rank-1", "--max-rank1-drop", loss.rank1_drop, max(self.max_rank1_drop, one_query), loss.rank1),
+            ("rank-1", "--max-rank1-drop", loss.rank1_drop, rank1_drop, loss.rank1),
         ):
             if not drop <= allowed + 1e-9:
                 yield (

@@ -137,7 +137,7 @@ def find_quantised(
         losses = []
         for block in blocks:
             progress.update(task, note=block.name)
-            losses.append(trial.block_alone(block, chosen))
+            losses.append(trial.block_alone(block, chosen, sites_of(everything)))
             progress.advance(task)
         progress.update(task, note="")
     queries = held_out.scores.queries
@@ -195,17 +195,18 @@ class _Trial:
         self._ranges = {name: clipped_ranges(table, name) for name in CALIBRATORS}
         self._held_out = held_out
         self._fused = flavour == "int8-cpu"
-        self._reference: Any = None
+        self._whole: Any = None
 
     def measure(self, sites: Collection[str], calibrator: str) -> Loss:
         """The loss with some sites quantised."""
         return self._loss(self._quantised(sites, calibrator))
 
-    def block_alone(self, block: Block, calibrator: str) -> BlockLoss:
-        """The loss with one block quantised, and what giving it back costs."""
-        quantised = self._quantised(block.sites, calibrator)
-        in_bytes = _cost_unit(self._flavour) == "bytes"
-        return BlockLoss(block, self._loss(quantised), float(block.weights) if in_bytes else self._saved_ms(quantised))
+    def block_alone(self, block: Block, calibrator: str, everything: Collection[str]) -> BlockLoss:
+        """The loss with one block quantised, and what giving it back costs when all sites of ``everything`` are."""
+        loss = self.measure(block.sites, calibrator)
+        if _cost_unit(self._flavour) == "bytes":
+            return BlockLoss(block, loss, float(block.weights))
+        return BlockLoss(block, loss, self._lost_ms(frozenset(everything), frozenset(block.sites), calibrator))
 
     def _quantised(self, sites: Collection[str], calibrator: str) -> onnx.ModelProto:
         return write_quantised(self._model, self._flavour, sites, self._ranges[calibrator])
@@ -213,12 +214,17 @@ class _Trial:
     def _loss(self, quantised: onnx.ModelProto) -> Loss:
         return measure_loss(embed_model(quantised, self._held_out.images, self._fused), self._held_out)
 
-    def _saved_ms(self, quantised: onnx.ModelProto) -> float:
-        """Milliseconds an image that a quantised network is faster than the float32 one; never below 0."""
+    def _lost_ms(self, everything: frozenset[str], given_back: frozenset[str], calibrator: str) -> float:
+        """Milliseconds an image that giving some sites back costs; never below 0.
+
+        A block quantised alone would tell less: what it saves goes into rounding at its borders.
+        """
+        if not everything & given_back:
+            return 0.0
         images = self._held_out.images[:_TIMED_BATCH]
-        if self._reference is None:
-            self._reference = _open(self._model)
-        sessions = (self._reference, _open(quantised))
+        if self._whole is None:
+            self._whole = _open(self._quantised(everything, calibrator))
+        sessions = (_open(self._quantised(everything - given_back, calibrator)), self._whole)
         times = np.asarray([[_time_ms(session, images) for session in sessions] for _ in range(_TIMED_ROUNDS)])
         return max(0.0, float(np.median(times[:, 0] - times[:, 1])) / len(images))
 

@@ -20,7 +20,7 @@ class BlockLoss:
     block: Block
     loss: Loss
     cost: float
-    """What giving it back costs: bytes, or milliseconds; see the caller."""
+    """What giving it back costs where everything else is quantised: bytes, or milliseconds an image."""
 
     @property
     def points(self) -> float:

@@ -13,9 +13,9 @@ from hamr_edge.errors import UnavailableError
 
 
 def sensitivity_table(search: QuantisedNetwork) -> Table:
-    """The blocks, the one that loses most first."""
+    """The blocks, the one that loses most first; the cost is that of giving it back to float."""
     table = Table(
-        title=f"{search.flavour}: each block quantised alone ({search.calibrator}), on held-out people",
+        title=f"{search.flavour}: each block quantised alone ({search.calibrator}), cost of giving it back",
         title_justify="left",
         box=SIMPLE_HEAD,
     )
@@ -25,8 +25,8 @@ def sensitivity_table(search: QuantisedNetwork) -> Table:
         "of rank-1",
         "1st pct. cosine",
         "mean cosine",
-        f"saves ({_unit(search)})",
-        "loss / saved",
+        f"cost ({_unit(search)})",
+        "loss / cost",
     ):
         table.add_column(name, justify="right")
     table.add_column("is")
@@ -39,8 +39,8 @@ def sensitivity_table(search: QuantisedNetwork) -> Table:
             f"{item.loss.rank1_drop:.2f}",
             f"{item.loss.p01_cosine:.4f}",
             f"{item.loss.mean_cosine:.4f}",
-            f"{_saved(search, item.cost):.3g}",
-            f"{item.points / _saved(search, item.cost):.3g}" if item.cost else "saves nothing",
+            f"{_cost(search, item.cost):.3g}",
+            f"{item.points / _cost(search, item.cost):.3g}" if item.cost else "-",
             state,
         )
     return table
@@ -106,5 +106,5 @@ def _unit(search: QuantisedNetwork) -> str:
     return "MB" if search.cost_unit == "bytes" else "ms an image"
 
 
-def _saved(search: QuantisedNetwork, cost: float) -> float:
+def _cost(search: QuantisedNetwork, cost: float) -> float:
     return cost / 1e6 if search.cost_unit == "bytes" else cost
