@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 SMALLEST_SCALE = float(np.finfo(np.float16).tiny)
 """A scale must not be 0 and must be a normal float16: TensorRT refuses the first, rounding spoils the second."""
 
-_SAFE_LEVEL = 64
+_LARGEST_SUM = 128
 """Largest weight of which any two fit: 2 * 64 * 255 is below 32,767."""
 _PAIRED_LEVELS = (64, 72, 80, 90, 100, 112, 127)
 
@@ -43,42 +43,42 @@ def quantize_weights(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np
 def quantize_paired_weights(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round weights to int8 such that the products of neighbours fit into 16 bits.
 
-    On x86 without VNNI, ONNX Runtime multiplies pairs of neighbouring input channels, uint8 by int8, and adds each pair
-    in 16 bits, which saturate above 32,767 (the instruction VPMADDUBSW). Weights of 7 bits avoid that at the cost of a
-    bit everywhere. Here only a pair that could saturate is made smaller; each channel takes the scale of least error.
+    On x86 without VNNI, ONNX Runtime multiplies pairs of neighbours, uint8 by int8, and adds each pair in 16 bits,
+    which saturate above 32,767 (the instruction VPMADDUBSW). Weights of 7 bits avoid that at the cost of a bit
+    everywhere. Here only a pair that could saturate is made smaller; each channel takes the scale of least error.
+    Neighbours are those of the kernel's own order: input channels innermost, then the positions of a window.
 
     Args:
-        weight: Any shape; input channels are the first axis but the output channels'.
+        weight: Two or more dimensions; input channels are the first axis but the output channels'.
         axis: The axis of the output channels.
 
     Returns:
         As :func:`quantize_weights`.
     """
-    rows = np.moveaxis(weight, axis, 0)
-    odd = rows.ndim < 2 or rows.shape[1] % 2 == 1  # neighbours are then of no one pairing
+    rows = np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1)  # (out, *window, in)
+    flat = rows.reshape(len(rows), -1)
     error = np.full(len(rows), np.inf)
     scale = np.zeros(len(rows), np.float32)
-    whole = np.zeros(rows.shape, np.float32)
-    for levels in (_SAFE_LEVEL,) if odd else _PAIRED_LEVELS:
-        tried_scale = _channel_scale(rows, levels)
-        shaped = _along_rows(tried_scale, rows.ndim)
-        tried = np.clip(np.rint(rows / shaped), -levels, levels)
-        tried = tried if odd else _fit_pairs(tried)
-        tried_error = np.square(tried * shaped - rows, dtype=np.float64).reshape(len(rows), -1).sum(axis=1)
+    whole = np.zeros(flat.shape, np.float32)
+    for levels in _PAIRED_LEVELS:
+        tried_scale = _channel_scale(flat, levels)
+        tried = _fit_pairs(np.clip(np.rint(flat / tried_scale[:, None]), -levels, levels))
+        tried_error = np.square(tried * tried_scale[:, None] - flat, dtype=np.float64).sum(axis=1)
         better = tried_error < error
         error = np.where(better, tried_error, error)
         scale = np.where(better, tried_scale, scale)
-        whole = np.where(_along_rows(better, rows.ndim), tried, whole)
-    return np.moveaxis(whole.astype(np.int8), 0, axis), scale
+        whole = np.where(better[:, None], tried, whole)
+    made = np.moveaxis(whole.astype(np.int8).reshape(rows.shape), -1, 1)
+    return np.ascontiguousarray(np.moveaxis(made, 0, axis)), scale
 
 
 def _fit_pairs(whole: NDArray[np.float32]) -> NDArray[np.float32]:
     """Make pairs along the second axis smaller where their sum is beyond 128 = 32,767 / 255."""
-    first, second = whole[:, 0::2], whole[:, 1::2]
+    first, second = whole[:, : whole.shape[1] // 2 * 2 : 2], whole[:, 1::2]
     total = np.abs(first + second)  # of unlike signs, a pair is at most as large as one of the two
-    factor = np.where(total > 2 * _SAFE_LEVEL, 2 * _SAFE_LEVEL / np.maximum(total, 1), 1)
-    fitted = np.empty_like(whole)
-    fitted[:, 0::2], fitted[:, 1::2] = np.trunc(first * factor), np.trunc(second * factor)
+    factor = np.where(total > _LARGEST_SUM, _LARGEST_SUM / np.maximum(total, 1), 1)
+    fitted: NDArray[np.float32] = whole.copy()  # the last of an odd number is alone
+    fitted[:, : first.shape[1] * 2 : 2], fitted[:, 1::2] = np.trunc(first * factor), np.trunc(second * factor)
     return fitted
 
 
