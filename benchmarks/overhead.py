@@ -12,6 +12,7 @@ from hamr_edge.backend import Backend
 from hamr_edge.benchmarks.config import BenchConfig
 from hamr_edge.benchmarks.latency import measure_rounds, percentile
 from hamr_edge.embedder import Embedder
+from hamr_edge.onnx_backend import fuses_quantised
 from hamr_edge.onnx_session import open_session
 
 FRAME_SIZE_HW = (1080, 1920)
@@ -56,7 +57,7 @@ def measure_overhead(
     boxes = _person_boxes(min(BOXES, backend.sidecar.max_batch))
     batch = embedder.crop(frame, boxes)
     feeds = {"frame": frame, "boxes": boxes} if backend.sidecar.form == "frame" else {"images": batch}
-    fuse = backend.sidecar.precision != "int8"
+    fuse = fuses_quantised(backend.sidecar)
     session, _ = open_session(artifact, backend.device, config.threads, fuse_quantised=fuse)
     times_ms = measure_rounds(
         (lambda: embedder.embed(frame, boxes), lambda: session.run(["embeddings"], feeds)),

@@ -196,10 +196,15 @@ class _Trial:
         self._held_out = held_out
         self._fused = flavour == "int8-cpu"
         self._whole: Any = None
+        self._measured: dict[tuple[frozenset[str], str], Loss] = {}
 
     def measure(self, sites: Collection[str], calibrator: str) -> Loss:
-        """The loss with some sites quantised."""
-        return self._loss(self._quantised(sites, calibrator))
+        """The loss with some sites quantised; what was measured before is remembered."""
+        key = frozenset(sites), calibrator
+        if key not in self._measured:
+            embeddings = embed_model(self._quantised(sites, calibrator), self._held_out.images, self._fused)
+            self._measured[key] = measure_loss(embeddings, self._held_out)
+        return self._measured[key]
 
     def block_alone(self, block: Block, calibrator: str, everything: Collection[str]) -> BlockLoss:
         """The loss with one block quantised, and what giving it back costs when all sites of ``everything`` are."""
@@ -210,9 +215,6 @@ class _Trial:
 
     def _quantised(self, sites: Collection[str], calibrator: str) -> onnx.ModelProto:
         return write_quantised(self._model, self._flavour, sites, self._ranges[calibrator])
-
-    def _loss(self, quantised: onnx.ModelProto) -> Loss:
-        return measure_loss(embed_model(quantised, self._held_out.images, self._fused), self._held_out)
 
     def _lost_ms(self, everything: frozenset[str], given_back: frozenset[str], calibrator: str) -> float:
         """Milliseconds an image that giving some sites back costs; never below 0.

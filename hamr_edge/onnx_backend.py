@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from hamr_edge.backend import Backend, check_device
 from hamr_edge.errors import ArtifactError, InputError
 from hamr_edge.onnx_session import open_session, resolve_device
-from hamr_edge.sidecar import load_sidecar
+from hamr_edge.sidecar import Sidecar, load_sidecar
 
 CPU_PRECISION = "int8-cpu"
 """Made for ONNX Runtime's CPU kernels: other devices lack its operators."""
+
+
+def fuses_quantised(sidecar: Sidecar) -> bool:
+    """Whether ONNX Runtime may make integer kernels of an artifact's Q/DQ: not of what stands in for TensorRT."""
+    return sidecar.precision != "int8"
 
 
 class OnnxBackend(Backend):
@@ -58,7 +63,7 @@ class OnnxBackend(Backend):
         if self.is_open:
             return
         session, device = open_session(
-            self._path, self._asked_device, self._threads, fuse_quantised=self.sidecar.precision != "int8"
+            self._path, self._asked_device, self._threads, fuse_quantised=fuses_quantised(self.sidecar)
         )
         found = [
             (value.name, value.type, *(size if isinstance(size, int) else "any" for size in value.shape[1:]))
