@@ -23,9 +23,11 @@ check: $(STAMP)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
 	cd build/types && $(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p hamr_edge
 
-# Python's view of three TensorRT releases, which tests hold our calls against; what cannot be had is skipped there.
+# Python's view of three TensorRT releases, of PyCUDA and of cuda-bindings, which tests hold our calls and our doubles
+# against; what cannot be had is skipped there.
 bindings: $(STAMP)
 	$(BIN)/python -m tests.enterprise_bindings
+	$(BIN)/python -m tests.pycuda_source
 
 wheel: $(STAMP)
 	rm -rf build dist

@@ -52,7 +52,7 @@ def budgets_of(precision: str, config: BenchConfig) -> Budgets:
 
 
 def judge_source(sidecar: Sidecar, reference: Sidecar, artifacts: Iterable[Sidecar]) -> Iterator[str]:
-    """Is the artifact made of the reference? An engine is where it is made of an artifact that is.
+    """Is the artifact made of the reference? An engine is where its ONNX file is.
 
     Args:
         sidecar: The artifact's.
@@ -60,6 +60,8 @@ def judge_source(sidecar: Sidecar, reference: Sidecar, artifacts: Iterable[Sidec
         artifacts: Sidecars of all artifacts compared, to follow an engine to its ONNX file.
     """
     sources = {artifact.artifact_sha256: artifact.source_sha256 for artifact in artifacts}
+    if sidecar.engine is not None and sidecar.engine.checkpoint_sha256:
+        sources.setdefault(sidecar.source_sha256, sidecar.engine.checkpoint_sha256)
     source, seen = sidecar.source_sha256, set[str]()
     while source in sources and source not in seen:
         seen.add(source)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from hamr_edge.dataset import ReidDataset, read_crop
@@ -15,6 +15,9 @@ from hamr_edge.preprocess import stack_crops
 from hamr_edge.progress import stderr_console
 from hamr_edge.ranking import RetrievalScores
 from hamr_edge.scored_crops import ScoredCrops, choose_crops, score_crops
+
+if TYPE_CHECKING:
+    import onnx
 
 _BATCH = 16
 

@@ -32,6 +32,8 @@ class SourceFrames:
     """What to call each box in a message, frame by frame."""
     embeddings: NDArray[np.float32]
     """(N, D) of the source, rows of unit norm, frame by frame."""
+    of: str = "PyTorch"
+    """What to call the source in a message."""
 
 
 def frame_source(

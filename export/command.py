@@ -2,87 +2,107 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hamr_edge.calibration.budget import Budget
-from hamr_edge.calibration.config import CALIBRATORS, CalibrationConfig
+from hamr_edge.dataset import open_dataset
 from hamr_edge.dataset_option import dataset_option
-from hamr_edge.export.config import FORMS, PRECISIONS, ExportConfig
-from hamr_edge.export.export_report import write_reports
-from hamr_edge.export.exporting import export_checkpoint
+from hamr_edge.errors import InputError
+from hamr_edge.export.checkpoint_flags import checkpoint_config, checkpoint_flags, refuse_checkpoint_flags
+from hamr_edge.export.config import ExportConfig
+from hamr_edge.export.engine_export import ENGINE_PRECISIONS, check_precisions, export_engine, inspect_engine
+from hamr_edge.export.engine_flags import engine_config, engine_flags
+from hamr_edge.export.engine_report import print_inspection
+from hamr_edge.progress import stderr_console
+from hamr_edge.sidecar import load_sidecar
+
+_FORMATS = ("onnx", "engine")
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the artifacts.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set: crops to check, calibrate and judge on.")
 @dataset_option("--data")
-@click.option("--precision", default="fp32", show_default=True, help=f"Comma-separated: {', '.join(PRECISIONS)}.")
-@click.option("--form", default="crops", show_default=True, help=f"Comma-separated: {', '.join(FORMS)}.")
-@click.option("--batch", "max_batch", type=int, default=32, show_default=True, help="Largest batch.")
-@click.option("--min-cosine", type=float, help="Least agreement of any crop; as well as the precision allows.")
-@click.option("--embedding-dim", type=int, help="Compact embeddings of so many values (PCA-whitening); needs --data.")
-@click.option(
-    "--calibrator",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", *CALIBRATORS]),
-    help="How int8 ranges are chosen; auto tries all.",
-)
-@click.option("--calibration-crops", type=int, default=512, show_default=True, help="Training crops int8 is made on.")
-@click.option("--allow-random-calibration", is_flag=True, help="int8 from noise, without --data: to try the way only.")
-@click.option("--max-map-drop", type=float, default=0.5, show_default=True, help="Points of mAP int8 may lose.")
-@click.option("--max-rank1-drop", type=float, default=0.3, show_default=True, help="Points of rank-1 int8 may lose.")
-@click.option("--min-p01-cosine", type=float, default=0.98, show_default=True, help="Least 1st percentile, int8.")
-@click.option("--held-out-crops", type=int, default=2000, show_default=True, help="Most crops int8 is judged on.")
+@click.option("--format", "formats", help="onnx, engine or both, by a comma.  [default: onnx; engine, of an .onnx]")
+@click.option("--batch", "max_batch", type=int, help="Largest batch.  [default: 32, or that of the .onnx]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the crops.")
+@checkpoint_flags
+@engine_flags
 @click.option("--quiet", is_flag=True, help="No progress.")
 def export(
-    checkpoint: Path,
+    model: Path,
     output: Path,
     data: Path | None,
     dataset_kind: str,
-    precision: str,
-    form: str,
-    max_batch: int,
-    min_cosine: float | None,
-    embedding_dim: int | None,
-    calibrator: str,
-    calibration_crops: int,
-    allow_random_calibration: bool,
-    max_map_drop: float,
-    max_rank1_drop: float,
-    min_p01_cosine: float,
-    held_out_crops: int,
+    formats: str | None,
+    max_batch: int | None,
     seed: int,
     quiet: bool,
+    **flags: Any,
 ) -> None:
-    """Make artifacts of CHECKPOINT, each checked row by row against PyTorch before it gets its name.
+    """Make artifacts of MODEL, each checked row by row before it gets its name.
+
+    MODEL is a checkpoint folder: ONNX files are made of it and held against PyTorch, and with --format onnx,engine
+    TensorRT engines of those. Or it is such an .onnx file, with --format engine: that is how engines are built on the
+    device that will run them, where neither PyTorch nor the checkpoint is needed.
 
     Without --data the check uses procedural figures: enough to find a wrong graph, but real crops say more.
 
     int8 is calibrated on training crops. On people held out, every block of the network is measured alone, and blocks
     go back to float until the budget holds.
     """
-    config = ExportConfig(
-        precisions=_names(precision),
-        forms=_names(form),
-        max_batch=max_batch,
-        min_cosine=min_cosine,
-        seed=seed,
-        embedding_dim=embedding_dim,
-        calibration=CalibrationConfig(calibration_crops, calibrator, seed, allow_random_calibration),
-        budget=Budget(max_map_drop, max_rank1_drop, min_p01_cosine),
-        held_out_crops=held_out_crops,
-    )
-    exported = export_checkpoint(checkpoint, output, config, data, dataset_kind, quiet)
-    write_reports(exported, output, quiet)
+    engines = engine_config(flags, max_batch, seed)
+    is_onnx = model.suffix == ".onnx" and not model.is_dir()
+    wanted = _read_formats(formats or ("engine" if is_onnx else "onnx"))
+    if is_onnx and wanted != {"engine"}:
+        raise InputError(f"{model} is an .onnx file already; --format engine builds a TensorRT engine of it")
+    if flags["dry_run"]:
+        if not is_onnx:
+            raise InputError(f"--dry-run parses an .onnx file, got {model}; export the checkpoint to one first")
+        refuse_checkpoint_flags(click.get_current_context())
+        print_inspection(model, inspect_engine(model, engines))
+        return
+    if is_onnx:
+        refuse_checkpoint_flags(click.get_current_context())
+        made, reference = [model], model
+    else:
+        config = checkpoint_config(flags, max_batch, seed)
+        if "engine" in wanted:
+            check_precisions(config.precisions)
+        made = _export_checkpoint(model, output, config, data, dataset_kind, quiet)
+        # What a compact artifact reproduces is not the checkpoint.
+        reference = model if config.embedding_dim is None else made[0]
+    if "engine" in wanted:
+        engine_sources = [path for path in made if load_sidecar(path).precision in ENGINE_PRECISIONS]
+        dataset = None if data is None else open_dataset(data, dataset_kind)
+        for source in engine_sources:
+            stderr_console(quiet).print(f"{source.name}: building and checking the engine")
+            path, sidecar = export_engine(source, output, engines, dataset, quiet)
+            made.append(path)
+            if reason := sidecar.parity.get("unchecked"):
+                click.echo(f"{path} is unchecked: {reason}; 'hamr-edge bench' checks it where it runs", err=True)
     where = f" --data {data}" if data else " --data DATA"
-    reference = checkpoint if embedding_dim is None else next(iter(exported.artifacts))
-    click.echo(f"next: hamr-edge bench {' '.join(map(str, exported.artifacts))} --reference {reference}{where}")
+    artifacts = [str(path) for path in made if path != reference]
+    click.echo(f"next: hamr-edge bench {' '.join(artifacts)} --reference {reference}{where}")
 
 
-def _names(listed: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in listed.split(","))
+def _export_checkpoint(
+    checkpoint: Path, output: Path, config: ExportConfig, data: Path | None, dataset_kind: str, quiet: bool
+) -> list[Path]:
+    """Make the ONNX files; what they need is imported here, since engines are built where PyTorch is not."""
+    exporting = import_module("hamr_edge.export.exporting")
+    export_report = import_module("hamr_edge.export.export_report")
+    exported = exporting.export_checkpoint(checkpoint, output, config, data, dataset_kind, quiet)
+    export_report.write_reports(exported, output, quiet)
+    return list(exported.artifacts)
+
+
+def _read_formats(listed: str) -> set[str]:
+    wanted = {word.strip() for word in listed.split(",")}
+    if unknown := wanted - set(_FORMATS):
+        raise InputError(f"format must be of {', '.join(_FORMATS)}, got {', '.join(sorted(unknown)) or 'nothing'}")
+    return wanted

@@ -8,16 +8,17 @@ version may lack is asked for with ``hasattr``, and no enum is written as a numb
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from hamr_edge.crop_canvas import LARGEST_FRAME_HW, SMALLEST_FRAME_HW
 from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.export.build_progress import build_watched
+from hamr_edge.export.engine_options import DEFAULTS, EngineOptions, apply_options, apply_parser_options
+from hamr_edge.tensorrt_library import collecting_logger, relevant, words_of
 
-BINDINGS = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
-"""Modules that can build, the first wanted most; the last is what the wheels of the extra ``rtx`` bring."""
 FRAME_SIZES_HW = (SMALLEST_FRAME_HW, (1080, 1920), LARGEST_FRAME_HW)
 """Smallest, likeliest and largest frame of an engine in the frame form."""
 TYPICAL_BATCH = 8
@@ -25,8 +26,6 @@ TYPICAL_BATCH = 8
 
 Profile: TypeAlias = Mapping[str, Sequence[tuple[int, ...]]]
 """Three shapes of each input: the smallest, the likeliest, for which the engine is tuned, and the largest."""
-_NO_GPU = ("CUDA driver version is insufficient", "no CUDA-capable device")
-"""In complaints that follow every other one where there is no GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +39,13 @@ class ParsedNetwork:
     parser: Any
 
 
-def find_builder(names: tuple[str, ...] = BINDINGS) -> Any:
-    """Import the bindings of a TensorRT that is here, to be given to the functions below as ``trt``.
-
-    Args:
-        names: Modules to try, in this order. One that is there but does not load is an error, not passed over.
-
-    Raises:
-        UnavailableError: None is installed, or one does not load.
-    """
-    for name in names:
-        try:
-            return import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise UnavailableError(f"{name} lacks {error.name}; reinstall it: {error}") from error
-        except (ImportError, OSError) as error:
-            raise UnavailableError(f"{name} is installed but does not load: {error}") from error
-    raise UnavailableError(
-        f"TensorRT is not installed (tried {', '.join(names)}); pip install 'hamr-edge[tensorrt]' to build for this "
-        "machine's GPU, or 'hamr-edge[rtx]' to check a graph without a GPU"
-    )
-
-
-def parse_network(trt: Any, model_path: Path) -> ParsedNetwork:
+def parse_network(trt: Any, model_path: Path, options: EngineOptions = DEFAULTS) -> ParsedNetwork:
     """Read an ONNX file into a strongly typed network. Weights in a file beside it are found there.
 
     Args:
         trt: The bindings.
         model_path: The ONNX file, of any size.
+        options: Some change how the parser writes the network.
 
     Raises:
         InputError: The file is not there, is no ONNX, or the parser rejects it: each rejected node is named, with the
@@ -77,19 +54,23 @@ def parse_network(trt: Any, model_path: Path) -> ParsedNetwork:
     """
     if not model_path.is_file():
         raise InputError(f"model {model_path} is not a file")
-    logger = _collecting_logger(trt)
+    logger = collecting_logger(trt)
+    logger.errors.clear()
     try:
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:
-        raise UnavailableError(f"TensorRT {trt.__version__} makes no builder: {_reason(logger, str(error))}") from error
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} makes no builder: {words_of(logger, str(error))}"
+        ) from error
     flags = 0
     # Deprecated in TensorRT 11, where every network is strongly typed.
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     if network is None:
-        raise UnavailableError(f"TensorRT {trt.__version__} makes no network: {_reason(logger)}")
+        raise UnavailableError(f"TensorRT {trt.__version__} makes no network: {words_of(logger)}")
     parser = trt.OnnxParser(network, logger)
+    apply_parser_options(trt, parser, options)
     # A parser that reads from memory cannot find weights that lie beside the file, and takes no more than 2 GB.
     accepted = parser.parse_from_file(str(model_path))
     if not accepted or parser.num_errors:
@@ -135,73 +116,64 @@ def choose_profile(parsed: ParsedNetwork, max_batch: int, opt_batch: int | None 
     )
 
 
-def build_network(trt: Any, parsed: ParsedNetwork, profile: Profile, workspace_bytes: int | None = None) -> bytes:
+def configure(trt: Any, parsed: ParsedNetwork, profile: Profile, options: EngineOptions = DEFAULTS) -> Any:
+    """A configuration of the builder with its profile and options.
+
+    Raises:
+        InputError: The builder refuses the profile, with its words.
+        UnavailableError: The library gives no configuration or profile, or lacks an option.
+    """
+    logger, builder = parsed.logger, parsed.builder
+    logger.errors.clear()
+    builder_config, optimization_profile = builder.create_builder_config(), builder.create_optimization_profile()
+    if builder_config is None or optimization_profile is None:
+        raise UnavailableError(f"TensorRT {trt.__version__} makes no configuration or profile: {words_of(logger)}")
+    apply_options(trt, builder, builder_config, options)
+    for name, shapes in profile.items():
+        optimization_profile.set_shape(name, *shapes)
+    # set_shape says nothing of a wrong shape; a wrong name is found by the build alone.
+    if not optimization_profile or builder_config.add_optimization_profile(optimization_profile) < 0:
+        raise InputError(f"TensorRT {trt.__version__} refuses the profile {_words(profile)}: {words_of(logger)}")
+    return builder_config
+
+
+def build_network(
+    trt: Any,
+    parsed: ParsedNetwork,
+    profile: Profile,
+    builder_config: Any,
+    current: AbstractContextManager[object] | None = None,
+    quiet: bool = True,
+) -> bytes:
     """Build the plan of a parsed network.
 
     Args:
         trt: The bindings that parsed it.
-        parsed: The network; it may be built again with another profile.
-        profile: Shapes of every input whose size is open.
-        workspace_bytes: Most scratch memory of a layer; by default all that the device has.
+        parsed: The network; it may be built again with another configuration.
+        profile: What the configuration was made with, for messages.
+        builder_config: Of :func:`configure`.
+        current: Entered in the thread that builds: the GPU.
+        quiet: No progress.
 
     Returns:
         The plan: what is in an ``.engine`` file.
 
     Raises:
-        InputError: The builder refuses the profile or the network, with its words; or the workspace is not positive.
-        UnavailableError: The library gives no configuration or profile.
+        InputError: The builder refuses the profile or the network, with its words.
+        KeyboardInterrupt: Ctrl-C.
     """
-    if workspace_bytes is not None and workspace_bytes < 1:
-        raise InputError(f"workspace_bytes must be at least 1, got {workspace_bytes}")
-    logger, builder = parsed.logger, parsed.builder
-    logger.errors.clear()
-    builder_config, optimization_profile = builder.create_builder_config(), builder.create_optimization_profile()
-    if builder_config is None or optimization_profile is None:
-        raise UnavailableError(f"TensorRT {trt.__version__} makes no configuration or profile: {_reason(logger)}")
-    if workspace_bytes is not None:
-        builder_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    for name, shapes in profile.items():
-        optimization_profile.set_shape(name, *shapes)
-    # set_shape says nothing of a wrong shape; a wrong name is found by the build alone.
-    if not optimization_profile or builder_config.add_optimization_profile(optimization_profile) < 0:
-        raise InputError(f"TensorRT {trt.__version__} refuses the profile {_words(profile)}: {_reason(logger)}")
-    plan = builder.build_serialized_network(parsed.network, builder_config)
+    parsed.logger.errors.clear()
+    plan = build_watched(
+        trt,
+        builder_config,
+        lambda: parsed.builder.build_serialized_network(parsed.network, builder_config),
+        current,
+        quiet,
+    )
     if plan is None:
-        reason = _reason(logger)
+        reason = words_of(parsed.logger)
         raise InputError(f"TensorRT {trt.__version__} builds no engine for the profile {_words(profile)}: {reason}")
     return bytes(plan)
-
-
-def build_plan(
-    trt: Any, model_path: Path, max_batch: int, opt_batch: int | None = None, workspace_bytes: int | None = None
-) -> bytes:
-    """Build the plan of an ONNX file, in the crops or in the frame form: parse, choose the profile, build.
-
-    The arguments and errors are those of :func:`parse_network`, :func:`choose_profile` and :func:`build_network`.
-    """
-    parsed = parse_network(trt, model_path)
-    profile = choose_profile(parsed, max_batch, opt_batch)
-    return build_network(trt, parsed, profile, workspace_bytes)
-
-
-def _collecting_logger(trt: Any) -> Any:
-    """A logger of these bindings that keeps errors for the message of the exception."""
-
-    class CollectingLogger(trt.ILogger):  # type: ignore[misc]  # the module is known at run time only
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message.strip())
-
-    return CollectingLogger()
-
-
-def _reason(logger: Any, otherwise: str = "it gives no reason") -> str:
-    """The words of the library, each once."""
-    return "; ".join(_relevant(logger.errors)) or otherwise
 
 
 def _rejections(parser: Any, logger: Any) -> str:
@@ -209,20 +181,14 @@ def _rejections(parser: Any, logger: Any) -> str:
     told = []
     for index in range(parser.num_errors):
         parser_error = parser.get_error(index)
-        words = " ".join(_relevant(parser_error.desc().splitlines()))
+        words = " ".join(relevant(parser_error.desc().splitlines()))
         name, operator = parser_error.node_name(), parser_error.node_operator()
         told.append(f"node {name!r} ({operator}): {words}" if parser_error.node() >= 0 else words)
     # The logger says the parser's errors again, with places in NVIDIA's sources and the whole node.
     said = " ".join(told)
-    new = [words for words in _relevant(logger.errors) if "ModelImporter" not in words]
+    new = [words for words in relevant(logger.errors) if "ModelImporter" not in words]
     new = [words for words in new if words not in said and not any(error in words for error in told)]
     return "; ".join(told + new) or "it gives no reason"
-
-
-def _relevant(errors: list[str]) -> list[str]:
-    """Each error once; that there is no GPU only where it is the only one."""
-    once = list(dict.fromkeys(errors))
-    return [words for words in once if not any(lack in words for lack in _NO_GPU)] or once
 
 
 def _words(profile: Profile) -> str:

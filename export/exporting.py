@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from hamr_edge import __version__
 from hamr_edge.atomic import make_folder, replace_file
 from hamr_edge.backend import open_backend
 from hamr_edge.calibration.search import QuantisedNetwork
-from hamr_edge.dataset import ReidDataset, open_dataset, read_crop
+from hamr_edge.dataset import ReidDataset, open_dataset
 from hamr_edge.errors import GateError, InputError
-from hamr_edge.export.check_frames import SourceFrames, frame_source
+from hamr_edge.export.check_source import CheckSource, make_source
 from hamr_edge.export.compact import Projection, describe_compact, learn_from_dataset
 from hamr_edge.export.compact_report import DIMS, CompactReport, report_dimensions
 from hamr_edge.export.config import ExportConfig
@@ -30,18 +30,15 @@ from hamr_edge.export.lint import lint
 from hamr_edge.export.lint_graph import ALL_TARGETS, ERROR, ONNXRUNTIME
 from hamr_edge.export.onnx_export import export_onnx, save_onnx
 from hamr_edge.export.precision_models import PrecisionModel, PrecisionModels
-from hamr_edge.export.publish import SourceEmbeddings, publish
+from hamr_edge.export.publish import publish
 from hamr_edge.export.raw_embeddings import embed_raw
 from hamr_edge.export.sensitivity_report import sensitivity_json
-from hamr_edge.preprocess import stack_crops
 from hamr_edge.progress import stderr_console
 from hamr_edge.scored_crops import choose_crops
 from hamr_edge.sidecar import Sidecar, external_data_path
 from hamr_edge.trainer.checkpoint import load_checkpoint
 from hamr_edge.trainer.network import Hamr
-from hamr_edge.trainer.synthetic import random_crops
 
-_CROPS = 32
 _FP32 = "model.fp32.onnx"
 
 
@@ -55,14 +52,6 @@ class Exported:
     float_nodes: dict[Path, tuple[KeptFloat, ...]] = field(default_factory=dict)
     """What stays float32 in each float16 graph."""
     compact: CompactReport | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What every artifact of an export is held against."""
-
-    crops: SourceEmbeddings
-    frames: SourceFrames
 
 
 def export_checkpoint(
@@ -103,7 +92,7 @@ def export_checkpoint(
         if projection is not None and dataset is not None:
             sidecar = describe_compact(sidecar, projection, dataset.name, config.seed)
             embed = _compact_embed(network, projection)
-        source = _make_source(dataset, embed, sidecar, config)
+        source = make_source(dataset, embed, sidecar, config.forms, config.seed)
     exported = Exported({}, compact=report)
     make_folder(output, "output folder")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as folder:
@@ -121,7 +110,7 @@ def _publish_precision(
     base: Path,
     output: Path,
     sidecar: Sidecar,
-    source: _Source,
+    source: CheckSource,
     models: PrecisionModels,
     config: ExportConfig,
     exported: Exported,
@@ -141,7 +130,7 @@ def _publish_precision(
             path,
             replace(sidecar, precision=precision, form=form),
             write,
-            source.crops if form == "crops" else source.frames,
+            source.of_form(form),
             config.least_cosine(precision, form),
             judge,
         )
@@ -215,29 +204,3 @@ def _make_compact(
 
 def _compact_embed(network: Hamr, projection: Projection) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     return lambda crops: projection.apply(embed_raw(network, crops))
-
-
-def _make_source(
-    dataset: ReidDataset | None,
-    embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    sidecar: Sidecar,
-    config: ExportConfig,
-) -> _Source:
-    crops, names = _check_crops(dataset, max(_CROPS, config.max_batch), config.seed)
-    stacked = stack_crops(crops, sidecar.input_size_hw)
-    frames = SourceFrames((), (), (), np.empty((0, sidecar.embedding_dim), np.float32))
-    if "frame" in config.forms:
-        frames = frame_source(crops, names, embed, sidecar.input_size_hw, config.seed)
-    return _Source(SourceEmbeddings(stacked, names, embed(stacked)), frames)
-
-
-def _check_crops(
-    dataset: ReidDataset | None, count: int, seed: int
-) -> tuple[Sequence[NDArray[np.uint8]], tuple[str, ...]]:
-    """Crops to check with, of their own sizes, and their names: seeded choice of the data set's, or drawn figures."""
-    if dataset is None:
-        return random_crops(count, seed), tuple(f"procedural crop {i}" for i in range(count))
-    crops = dataset.gallery if len(dataset.gallery) else dataset.train
-    chosen = np.random.default_rng(seed).permutation(len(crops))[:count]
-    paths = crops.select(np.sort(chosen)).paths
-    return [read_crop(path) for path in paths], tuple(path.name for path in paths)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class SourceEmbeddings:
     """What to call each crop in a message."""
     embeddings: NDArray[np.float32]
     """(N, D) of the source, rows of unit norm."""
+    of: str = "PyTorch"
+    """What to call the source in a message."""
 
 
 def publish(
@@ -43,6 +46,7 @@ def publish(
     source: SourceEmbeddings | SourceFrames,
     min_cosine: float,
     judge: Callable[[Backend], dict[str, Any]] | None = None,
+    device: str = "cpu",
 ) -> Sidecar:
     """Write an artifact, check it, and only then give it its name.
 
@@ -53,6 +57,7 @@ def publish(
         source: Crops, or for the ``frame`` form frames and boxes, and the source's embeddings of them.
         min_cosine: Least agreement of any crop at any batch size.
         judge: A further check of the open artifact; raises GateError, or gives entries for the sidecar's parity.
+        device: Where the artifact is run to be checked.
 
     Returns:
         The published sidecar.
@@ -63,27 +68,51 @@ def publish(
     """
     if isinstance(source, SourceFrames) != (sidecar.form == "frame"):
         raise ValueError(f"an artifact in the {sidecar.form} form cannot be checked with {type(source).__name__}")
+    with _held_back(path, sidecar, write) as (temporary, hashed):
+        with open_backend(temporary, device) as backend:
+            parity = check_rows(backend, source, min_cosine)
+            if judge is not None:
+                parity |= judge(backend)
+        return _release(temporary, path, replace(hashed, parity=parity))
+
+
+def publish_unchecked(path: Path, sidecar: Sidecar, write: Callable[[Path], object], reason: str) -> Sidecar:
+    """Write an artifact that cannot be run here; its sidecar says that nobody checked it, and why.
+
+    Args:
+        path: As :func:`publish`.
+        sidecar: As :func:`publish`; its parity becomes ``{"unchecked": reason}``.
+        write: Called with the temporary path.
+        reason: Why it was not checked.
+    """
+    with _held_back(path, sidecar, write) as (temporary, hashed):
+        return _release(temporary, path, replace(hashed, parity={"unchecked": reason}))
+
+
+@contextmanager
+def _held_back(path: Path, sidecar: Sidecar, write: Callable[[Path], object]) -> Iterator[tuple[Path, Sidecar]]:
+    """Write an artifact and its sidecar into a hidden folder beside their place, which goes at the end."""
     make_folder(path.parent, "output folder")
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         write(temporary)
         data = external_data_path(temporary)
-        published = replace(
+        hashed = replace(
             sidecar,
             artifact_sha256=hash_file(temporary),
             external_data_sha256=hash_file(data) if data.exists() else "",
         )
-        write_sidecar(published, sidecar_path(temporary))
-        with open_backend(temporary, "cpu") as backend:
-            parity = check_rows(backend, source, min_cosine)
-            if judge is not None:
-                parity |= judge(backend)
-            published = replace(published, parity=parity)
-        write_sidecar(published, sidecar_path(temporary))
-        # Between these renames the old sidecar does not fit the new files: loading them is refused, not wrong.
-        for made in (data, temporary, sidecar_path(temporary)):
-            if made.exists():
-                made.replace(path.with_name(made.name))
+        write_sidecar(hashed, sidecar_path(temporary))
+        yield temporary, hashed
+
+
+def _release(temporary: Path, path: Path, published: Sidecar) -> Sidecar:
+    """Give an artifact its name."""
+    write_sidecar(published, sidecar_path(temporary))
+    # Between these renames the old sidecar does not fit the new files: loading them is refused, not wrong.
+    for made in (external_data_path(temporary), temporary, sidecar_path(temporary)):
+        if made.exists():
+            made.replace(path.with_name(made.name))
     return published
 
 
@@ -124,7 +153,7 @@ def check_rows(backend: Backend, source: SourceEmbeddings | SourceFrames, min_co
         if cosine[worst] < min_cosine:
             raise GateError(
                 f"at batch {size}, the embedding of {names[worst]} has cosine {cosine[worst]:.6f} with "
-                f"PyTorch's, expected at least {min_cosine}; {np.count_nonzero(cosine < min_cosine)} of "
+                f"{source.of}'s, expected at least {min_cosine}; {np.count_nonzero(cosine < min_cosine)} of "
                 f"{len(cosine)} crops disagree; nothing was published"
             )
         if size == sizes[0]:

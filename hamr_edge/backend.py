@@ -6,17 +6,33 @@ from abc import abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hamr_edge.boxes import check_boxes
 from hamr_edge.crop_canvas import canvas_capacity, lay_out_crops
-from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
+from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.openable import Openable
-from hamr_edge.preprocess import check_image
+from hamr_edge.preprocess import check_image, device_array_hint
 from hamr_edge.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from hamr_edge.device_embeddings import DeviceEmbeddings
+
+
+class _Dlpack(Protocol):
+    def __dlpack_device__(self) -> tuple[Any, Any]: ...
+
+
+class _CudaArray(Protocol):
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+
+OnDevice: TypeAlias = _Dlpack | _CudaArray
+"""An array on a GPU, of PyTorch, CuPy, Numba or another library that shares arrays."""
 
 
 class Backend(Openable):
@@ -37,15 +53,15 @@ class Backend(Openable):
     def is_open(self) -> bool:
         """True between :meth:`open` and :meth:`close`."""
 
-    @abstractmethod
     def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed a checked, contiguous batch of 1 to ``max_batch`` crops; only called in the ``crops`` form."""
+        raise NotImplementedError(f"{self.name} has no crops form")
 
     def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed 1 to ``max_batch`` checked boxes of a contiguous frame; only called in the ``frame`` form."""
         raise NotImplementedError(f"{self.name} has no frame form")
 
-    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.uint8] | OnDevice) -> NDArray[np.float32]:
         """Embed crops.
 
         An artifact in the ``frame`` form gets them side by side in one frame, where it reads each pixel as it is.
@@ -62,20 +78,14 @@ class Backend(Openable):
             HamrEdgeError: The backend is not open.
         """
         self._check_open()
-        height, width = self.sidecar.input_size_hw
-        expected = f"batch must be uint8 (N, {height}, {width}, 3) BGR"
-        if not isinstance(batch, np.ndarray):
-            raise InputError(f"{expected}, got {type(batch).__name__}")
-        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != (height, width, 3):
-            hint = "; a single crop is crop[None]" if batch.shape == (height, width, 3) else ""
-            raise InputError(f"{expected}, got {batch.dtype} {batch.shape}{hint}")
+        checked = self.check_batch(batch)
         limit = self.sidecar.max_batch
         if self.sidecar.form == "frame":
-            limit = min(limit, canvas_capacity((height, width)))
-            return self._split(batch, limit, lambda part: self._infer_frame(*lay_out_crops(part)))
-        return self._split(np.ascontiguousarray(batch), limit, self._infer)
+            limit = min(limit, canvas_capacity(self.sidecar.input_size_hw))
+            return self._split(checked, limit, lambda part: self._infer_frame(*lay_out_crops(part)))
+        return self._split(np.ascontiguousarray(checked), limit, self._infer)
 
-    def infer_frame(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
+    def infer_frame(self, frame: NDArray[np.uint8] | OnDevice, boxes: ArrayLike) -> NDArray[np.float32]:
         """Embed boxes of a frame, cropped and resized by the artifact itself; it must be in the ``frame`` form.
 
         Args:
@@ -91,15 +101,52 @@ class Backend(Openable):
             HamrEdgeError: The backend is not open.
         """
         self._check_open()
+        self.check_frame_form()
+        whole = np.ascontiguousarray(check_image(frame))
+        checked = check_boxes(boxes, (whole.shape[0], whole.shape[1]))
+        return self._split(checked, self.sidecar.max_batch, lambda part: self._infer_frame(whole, part))
+
+    def infer_to_device(self, batch: NDArray[np.uint8] | OnDevice) -> DeviceEmbeddings:  # noqa: ARG002
+        """As :meth:`infer`, but the embeddings stay on the GPU; engines alone can do that.
+
+        Raises:
+            InputError: This backend gives embeddings on the host.
+        """
+        raise self._keeps_on_host()
+
+    def infer_frame_to_device(
+        self,
+        frame: NDArray[np.uint8] | OnDevice,  # noqa: ARG002
+        boxes: ArrayLike,  # noqa: ARG002
+    ) -> DeviceEmbeddings:
+        """As :meth:`infer_frame`, but the embeddings stay on the GPU; engines alone can do that.
+
+        Raises:
+            InputError: This backend gives embeddings on the host.
+        """
+        raise self._keeps_on_host()
+
+    def check_batch(self, batch: object) -> NDArray[np.uint8]:
+        """Raise InputError unless ``batch`` is (N, H, W, 3) uint8 crops of the sidecar's ``input_size_hw``."""
+        height, width = self.sidecar.input_size_hw
+        expected = f"batch must be uint8 (N, {height}, {width}, 3) BGR"
+        if not isinstance(batch, np.ndarray):
+            raise InputError(f"{expected}, got {type(batch).__name__}{device_array_hint(batch)}")
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != (height, width, 3):
+            hint = "; a single crop is crop[None]" if batch.shape == (height, width, 3) else ""
+            raise InputError(f"{expected}, got {batch.dtype} {batch.shape}{hint}")
+        return batch
+
+    def check_frame_form(self) -> None:
+        """Raise InputError unless the artifact crops and resizes itself."""
         if self.sidecar.form != "frame":
             raise InputError(
                 f"infer_frame needs an artifact in the frame form, this one is in the {self.sidecar.form} form; use "
                 "Embedder.embed(frame, boxes), which crops for it, or an artifact of 'hamr-edge export --form frame'"
             )
-        check_image(frame)
-        whole = np.ascontiguousarray(frame)
-        checked = check_boxes(boxes, (frame.shape[0], frame.shape[1]))
-        return self._split(checked, self.sidecar.max_batch, lambda part: self._infer_frame(whole, part))
+
+    def _keeps_on_host(self) -> InputError:
+        return InputError(f"embeddings stay on the GPU with .engine artifacts only; this one runs on {self.name}")
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -123,6 +170,7 @@ def check_device(device: str) -> None:
         raise InputError(f"device must be auto, cpu or cuda:N, got {device!r}")
 
 
+_TENSORRT = "hamr_edge.tensorrt_backend:TensorrtBackend"
 _ONNX = "hamr_edge.onnx_backend:OnnxBackend"
 _PYTORCH = "hamr_edge.trainer.torch_backend:TorchBackend"
 
@@ -131,7 +179,8 @@ def open_backend(artifact: str | Path, device: str = "auto", threads: int | None
     """Choose the backend for an artifact. The libraries it needs are imported here, not before.
 
     Args:
-        artifact: ``.onnx`` file (ONNX Runtime) or checkpoint folder (PyTorch, the reference).
+        artifact: ``.onnx`` file (ONNX Runtime), ``.engine`` file (TensorRT), or checkpoint folder (PyTorch, the
+            reference).
         device: ``cpu``, ``cuda:0`` or ``auto`` (a GPU where one works, else the CPU; ``backend.device`` says which).
         threads: CPU threads of one inference; the library's default when None.
 
@@ -150,13 +199,11 @@ def open_backend(artifact: str | Path, device: str = "auto", threads: int | None
     elif path.suffix == ".onnx":
         target = _ONNX
     elif path.suffix == ".engine":
-        raise UnavailableError(
-            f"{path}: this version of hamr-edge does not run TensorRT engines yet; use the .onnx file"
-        )
+        target = _TENSORRT
     elif not path.exists():
-        raise InputError(f"model {path} is not there; expected an .onnx file or a checkpoint folder")
+        raise InputError(f"model {path} is not there; expected an .onnx or .engine file or a checkpoint folder")
     else:
-        raise InputError(f"model {path} is of no known kind; expected an .onnx file or a checkpoint folder")
+        raise InputError(f"model {path} is of no known kind; expected an .onnx or .engine file or a checkpoint folder")
     module_name, class_name = target.split(":")
     factory: Any = getattr(import_module(module_name), class_name)
     backend: Backend = factory(path, device=device, threads=threads)

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from hamr_edge.engine_record import TENSORRT, TENSORRT_RTX
+from hamr_edge.tensorrt_library import MODULES, collecting_logger
+
 _IDENTITY_ONNX = base64.b64decode(
     "CAgSADo3ChAKAXgSAXkiCElkZW50aXR5EgFnWg8KAXgSCgoICAESBAoCCAFiDwoBeRIKCggIARIECgIIAUIECgAQDQ=="
 )
@@ -75,14 +78,15 @@ def examine_all() -> list[Finding]:
 def can_embed(findings: list[Finding]) -> bool:
     """Does what the runtime needs work, and at least one backend?"""
     works = {finding.name for finding in findings if finding.status == "works"}
-    return works.issuperset(REQUIRED) and not works.isdisjoint(BACKENDS)
+    return works.issuperset(REQUIRED) and any(works.issuperset(needs) for needs in BACKENDS)
 
 
 def _import(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != name:
+        # Itself or a package it lies in; anything else is what it needs and lacks.
+        if not f"{name}.".startswith(f"{error.name}."):
             raise
         raise _MissingError("not installed") from error
 
@@ -165,7 +169,7 @@ def _tensorrt(*names: str) -> Callable[[], tuple[str, str]]:
 
     def attempt() -> tuple[str, str]:
         trt = _import(next((name for name in names if find_spec(name)), names[0]))
-        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        builder = trt.Builder(collecting_logger(trt))
         if builder is None:
             raise RuntimeError("the builder cannot be made; is there a GPU and a driver?")
         return str(trt.__version__), "made a builder"
@@ -181,27 +185,52 @@ def _pycuda() -> tuple[str, str]:
     return _version(_import("pycuda")), f"the driver sees {driver.Device.count()} GPUs, {driver.Device(0).name()}"
 
 
+def _cuda_bindings() -> tuple[str, str]:
+    cudart = _import("cuda.bindings.runtime")
+    error, count = cudart.cudaGetDeviceCount()
+    if error in (cudart.cudaError_t.cudaErrorNoDevice, cudart.cudaError_t.cudaErrorInsufficientDriver):
+        raise _MissingError(f"no GPU, or no driver for CUDA: {error.name}")
+    if error != cudart.cudaError_t.cudaSuccess:
+        raise RuntimeError(f"CUDA counts no GPUs: {error.name}")
+    return _version(cudart, "cuda-bindings"), f"CUDA sees {count} GPUs"
+
+
 _GPU_ORT = (
     "pip uninstall onnxruntime, then pip install 'hamr-edge[gpu]'; needs an NVIDIA GPU, its driver, CUDA and cuDNN"
 )
 _TENSORRT = (
     "on a Jetson use JetPack's own; elsewhere pip install 'hamr-edge[tensorrt]'; needs an NVIDIA GPU and its driver"
 )
+_PYCUDA = (
+    "pip install 'hamr-edge[tensorrt]', on a Jetson 'hamr-edge[jetson]'; it is compiled on the spot with the CUDA "
+    "toolkit's nvcc, and needs an NVIDIA GPU and its driver"
+)
+_GRAPHS = "pip install cuda-bindings; engines run without it too, but each run costs the CPU more"
 _RTX = "pip install 'hamr-edge[rtx]'; needs no GPU, but Linux or Windows on x86-64"
 _TRAIN = "pip install 'hamr-edge[train]'"
 _ONNX = "pip install 'hamr-edge[onnx]'"
 _CPU_SESSION = "onnxruntime on cpu"
+_ENGINES = ".engine artifacts"
 REQUIRED = ("numpy", "opencv")
-BACKENDS = (_CPU_SESSION, "onnxruntime on cuda", "torch on cpu", "torch on cuda")
+BACKENDS = (
+    (_CPU_SESSION,),
+    ("onnxruntime on cuda",),
+    ("tensorrt", "pycuda"),
+    ("tensorrt for rtx", "pycuda"),
+    ("torch on cpu",),
+    ("torch on cuda",),
+)
+"""Each embeds where all it names works."""
 PROBES = (
     Probe("numpy", "everything", _numpy, "pip install numpy"),
     Probe("opencv", "everything", _opencv, "pip install opencv-python"),
     Probe("opencv video", "video files", _opencv_video, "pip install opencv-python, which brings FFmpeg"),
     Probe(_CPU_SESSION, ".onnx artifacts", _onnxruntime("CPUExecutionProvider"), _ONNX),
     Probe("onnxruntime on cuda", ".onnx artifacts on a GPU", _onnxruntime("CUDAExecutionProvider"), _GPU_ORT),
-    Probe("tensorrt", ".engine artifacts", _tensorrt("tensorrt"), _TENSORRT),
-    Probe("tensorrt for rtx", "checks by NVIDIA's builder", _tensorrt("tensorrt_rtx", "tensorrt_rtx_bindings"), _RTX),
-    Probe("pycuda", ".engine artifacts", _pycuda, _TENSORRT),
+    Probe("tensorrt", _ENGINES, _tensorrt(*MODULES[TENSORRT]), _TENSORRT),
+    Probe("tensorrt for rtx", f"{_ENGINES}, checks by NVIDIA's builder", _tensorrt(*MODULES[TENSORRT_RTX]), _RTX),
+    Probe("pycuda", _ENGINES, _pycuda, _PYCUDA),
+    Probe("cuda-bindings", f"CUDA graphs of {_ENGINES}", _cuda_bindings, _GRAPHS),
     Probe("torch on cpu", "training, checkpoints", _torch("cpu"), _TRAIN),
     Probe("torch on cuda", "training on a GPU", _torch("cuda"), "install a CUDA build of torch and the GPU's driver"),
     Probe("safetensors", "training, checkpoints", _library("safetensors"), _TRAIN),

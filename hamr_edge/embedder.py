@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hamr_edge.backend import Backend, open_backend
+from hamr_edge.backend import Backend, OnDevice, open_backend
 from hamr_edge.openable import Openable
-from hamr_edge.preprocess import crop_boxes, stack_crops
+from hamr_edge.preprocess import check_image, crop_boxes, stack_crops
 from hamr_edge.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from hamr_edge.device_embeddings import DeviceEmbeddings
 
 
 class Embedder(Openable):
@@ -22,7 +26,7 @@ class Embedder(Openable):
         with Embedder("build/model.fp32.onnx") as embedder:
             embeddings = embedder.embed(frame, boxes)
 
-    Not safe to share between threads: use one embedder a thread.
+    Not safe to share between threads, but for engines: use one embedder a thread.
 
     Args:
         model: An artifact, a checkpoint folder, or a backend; a backend that came open stays open afterwards.
@@ -62,15 +66,29 @@ class Embedder(Openable):
         """Library and device, like ``onnxruntime-cpu``."""
         return self._backend.name
 
-    def embed(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> NDArray[np.float32]:
+    @overload
+    def embed(
+        self, frame: NDArray[np.uint8] | OnDevice, boxes: ArrayLike, to_host: Literal[True] = True
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed(
+        self, frame: NDArray[np.uint8] | OnDevice, boxes: ArrayLike, to_host: Literal[False]
+    ) -> DeviceEmbeddings: ...
+
+    def embed(
+        self, frame: NDArray[np.uint8] | OnDevice, boxes: ArrayLike, to_host: bool = True
+    ) -> NDArray[np.float32] | DeviceEmbeddings:
         """Embed the people in a frame.
 
         An artifact in the ``frame`` form crops and resizes inside its graph; for one in the ``crops`` form that is
         done here.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, as OpenCV reads it.
+            frame: (H, W, 3) uint8 BGR, as OpenCV reads it. An engine in the frame form takes one that is on its GPU
+                already, of any library with DLPack or the CUDA array interface.
             boxes: (N, 4) xyxy pixels; partly outside the frame is clipped.
+            to_host: False leaves the embeddings on the GPU, for PyTorch, CuPy and others; engines alone can.
 
         Returns:
             (N, D) float32, rows of unit L2 norm in the boxes' order; (0, D) for no boxes. The caller owns it.
@@ -79,8 +97,10 @@ class Embedder(Openable):
             InputError: The frame or a box is not as expected; the message names the row.
         """
         if self.sidecar.form == "frame":
-            return self._backend.infer_frame(frame, boxes)
-        return self.embed_batch(self.crop(frame, boxes))
+            infer_frame = self._backend.infer_frame if to_host else self._backend.infer_frame_to_device
+            return infer_frame(frame, boxes)
+        crops = self.crop(check_image(frame), boxes)
+        return self._backend.infer(crops) if to_host else self._backend.infer_to_device(crops)
 
     def embed_crops(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embed (H, W, 3) uint8 BGR crops of any sizes: (N, D) float32, as :meth:`embed`."""

@@ -20,7 +20,10 @@ LIBRARIES = (
     "torch",
     "safetensors",
     "tensorrt",
+    "tensorrt-rtx-cu13-bindings",
+    "tensorrt-rtx-cu13-libs",
     "pycuda",
+    "cuda-bindings",
     "pyarrow",
 )
 

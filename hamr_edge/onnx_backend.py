@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hamr_edge.backend import Backend, check_device
 from hamr_edge.errors import ArtifactError, InputError
+from hamr_edge.onnx_binding import BoundSession
 from hamr_edge.onnx_session import open_session, resolve_device
 from hamr_edge.sidecar import Sidecar, load_sidecar
 
@@ -29,6 +30,9 @@ class OnnxBackend(Backend):
         artifact: The ``.onnx`` file; its sidecar must lie beside it.
         device: ``cpu``, ``cuda:N`` or ``auto``.
         threads: CPU threads of one inference; ONNX Runtime's default when None.
+        allow_cpu_nodes: On a GPU, let the CPU run what the GPU lacks kernels for.
+        device_buffers: Keep inputs and outputs in buffers on the device: on a GPU when None. On the CPU that is one
+            copy more.
 
     Raises:
         ArtifactError: The sidecar is missing or wrong.
@@ -36,7 +40,15 @@ class OnnxBackend(Backend):
         UnavailableError: ONNX Runtime or the device is not there.
     """
 
-    def __init__(self, artifact: str | Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        artifact: str | Path,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        allow_cpu_nodes: bool = False,
+        device_buffers: bool | None = None,
+    ) -> None:
         self.sidecar = load_sidecar(artifact)
         self._path = Path(artifact)
         if self.sidecar.precision == CPU_PRECISION and device != "cpu":
@@ -46,7 +58,10 @@ class OnnxBackend(Backend):
             device = "cpu"
         self._asked_device = device
         self._threads = threads
+        self._allow_cpu_nodes = allow_cpu_nodes
+        self._device_buffers = device_buffers
         self._session: Any = None
+        self._bound: BoundSession | None = None
         self._use(resolve_device(device))
 
     def _use(self, device: str) -> None:
@@ -63,7 +78,11 @@ class OnnxBackend(Backend):
         if self.is_open:
             return
         session, device = open_session(
-            self._path, self._asked_device, self._threads, fuse_quantised=fuses_quantised(self.sidecar)
+            self._path,
+            self._asked_device,
+            self._threads,
+            fuse_quantised=fuses_quantised(self.sidecar),
+            allow_cpu_nodes=self._allow_cpu_nodes,
         )
         found = [
             (value.name, value.type, *(size if isinstance(size, int) else "any" for size in value.shape[1:]))
@@ -72,6 +91,8 @@ class OnnxBackend(Backend):
         expected = [*self._inputs(), ("embeddings", "tensor(float)", self.sidecar.embedding_dim)]
         if found != expected:
             raise ArtifactError(f"{self._path} takes and gives {found}; its sidecar says {expected}")
+        if self._device_buffers if self._device_buffers is not None else device != "cpu":
+            self._bound = BoundSession(session, device, self.sidecar.max_batch, self.sidecar.embedding_dim)
         self._session = session
         self._use(device)
 
@@ -83,12 +104,17 @@ class OnnxBackend(Backend):
 
     def close(self) -> None:
         """Give the session's memory back."""
+        self._bound = None
         self._session = None
 
     def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = self._session.run(["embeddings"], {"images": batch})[0]
-        return embeddings
+        return self._run({"images": batch}, len(batch))
 
     def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = self._session.run(["embeddings"], {"frame": frame, "boxes": boxes})[0]
+        return self._run({"frame": frame, "boxes": boxes}, len(boxes))
+
+    def _run(self, feeds: dict[str, NDArray[Any]], rows: int) -> NDArray[np.float32]:
+        if self._bound is not None:
+            return self._bound.run(feeds, rows)
+        embeddings: NDArray[np.float32] = self._session.run(["embeddings"], feeds)[0]
         return embeddings

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hamr_edge.boxes import check_boxes
+from hamr_edge.device_array import is_device_array
 from hamr_edge.errors import InputError
 
 RESIZE_RULE = "bilinear, half-pixel centres, no antialiasing (OpenCV INTER_LINEAR)"
@@ -16,16 +17,24 @@ IMAGENET_MEAN_RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD_RGB = (0.229, 0.224, 0.225)
 
 
-def check_image(image: NDArray[np.uint8], name: str = "frame") -> None:
-    """Raise InputError unless ``image`` is a (H, W, 3) uint8 array of at least one pixel."""
+def check_image(image: object, name: str = "frame") -> NDArray[np.uint8]:
+    """Give ``image`` back if it is a (H, W, 3) uint8 array of at least one pixel, else raise InputError."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        hint = device_array_hint(image)
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        hint = ""
         if isinstance(image, np.ndarray) and image.ndim == 2:
             hint = "; cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) makes one of a grey image"
         raise InputError(f"{name} must be a (H, W, 3) uint8 BGR array, got {got}{hint}")
     if image.size == 0:
         raise InputError(f"{name} is empty: shape {image.shape}")
+    return image
+
+
+def device_array_hint(value: object) -> str:
+    """What to do with an array of another library, perhaps on a GPU, where a numpy array is wanted; else nothing."""
+    if isinstance(value, np.ndarray) or not (hasattr(value, "__dlpack_device__") or is_device_array(value)):
+        return ""
+    return "; pass a numpy array (of a PyTorch tensor: .cpu().numpy()); only engines take arrays that are on the GPU"
 
 
 def pixel_windows(boxes: NDArray[np.float32], frame_size_hw: tuple[int, int]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hamr_edge.engine_record import EngineRecord, rebuild_hint, record_from_json
 from hamr_edge.errors import ArtifactError
 
 SCHEMA = 1
@@ -45,6 +46,8 @@ class Sidecar:
     """What stays in a wider type than ``precision`` and why; for int8, how its scales were found."""
     compact: dict[str, Any] = field(default_factory=dict)
     """How the projection to ``embedding_dim`` values was learned; empty where the embedding is the network's own."""
+    engine: EngineRecord | None = None
+    """How a TensorRT engine was built; None for every other artifact."""
     made_by: str = ""
     """Version of hamr-edge and of what it exported with."""
     schema: int = SCHEMA
@@ -82,30 +85,61 @@ def load_sidecar(artifact: str | Path) -> Sidecar:
     """
     artifact, path = Path(artifact), sidecar_path(artifact)
     if not artifact.is_file():
-        raise ArtifactError(f"artifact {artifact} is not there; 'hamr-edge export RUN -o DIR' writes one")
+        is_engine = artifact.suffix == ".engine"
+        way_out = rebuild_hint(artifact) if is_engine else "'hamr-edge export RUN -o DIR' writes one"
+        raise ArtifactError(f"artifact {artifact} is not there; {way_out}")
     if not path.is_file():
         raise ArtifactError(
-            f"{artifact} has no sidecar {path.name}; copy both files together, or export again with 'hamr-edge export'"
+            f"{artifact} has no sidecar {path.name}{_trust(artifact)}; copy both files together, or {_again(artifact)}"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         sidecar = _from_json(values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ArtifactError(f"sidecar {path} cannot be read: {error}; export again with 'hamr-edge export'") from error
-    _check_hash(path, artifact, sidecar.artifact_sha256)
+        raise ArtifactError(f"sidecar {path} cannot be read: {error}; {_again(artifact)}") from error
+    again = f"{_trust(artifact)}; copy all files again, or {_again(artifact, sidecar.engine)}"
+    _check_hash(path, artifact, sidecar.artifact_sha256, again)
     if sidecar.external_data_sha256:
-        _check_hash(path, external_data_path(artifact), sidecar.external_data_sha256)
+        _check_hash(path, external_data_path(artifact), sidecar.external_data_sha256, again)
     return sidecar
 
 
-def _check_hash(sidecar: Path, file: Path, expected: str) -> None:
+def require_record(artifact: str | Path, sidecar: Sidecar) -> EngineRecord:
+    """How an engine was built.
+
+    Raises:
+        ArtifactError: Its sidecar does not say: it is that of another kind of artifact.
+    """
+    if sidecar.engine is None:
+        raise ArtifactError(
+            f"the sidecar of {artifact} must say which TensorRT built it and for which GPU, and says nothing of an "
+            f"engine: it was written for another kind of artifact; {rebuild_hint(artifact)}"
+        )
+    return sidecar.engine
+
+
+def _again(artifact: Path, record: EngineRecord | None = None) -> str:
+    """How to make an artifact anew."""
+    if artifact.suffix != ".engine":
+        return "export again with 'hamr-edge export'"
+    return rebuild_hint(artifact, record)
+
+
+def _trust(artifact: Path) -> str:
+    """Why an engine in particular is not taken without a sidecar of its own."""
+    if artifact.suffix != ".engine":
+        return ""
+    return "; a TensorRT plan is code, and is not loaded unless its sidecar vouches for it"
+
+
+def _check_hash(sidecar: Path, file: Path, expected: str, again: str) -> None:
     if not file.is_file():
         raise ArtifactError(f"{sidecar.name} vouches for {file.name}, which is not there; copy all files together")
     found = hash_file(file)
     if found != expected:
         raise ArtifactError(
             f"sidecar {sidecar.name} is not of this {file.name}: it vouches for SHA-256 {expected[:12]}..., "
-            f"the file has {found[:12]}...; copy all files again, or export again"
+            f"the file has {found[:12]}...{again}"
         )
 
 
@@ -130,4 +164,13 @@ def _from_json(values: dict[str, Any]) -> Sidecar:
     if len(values["mean"]) != 3 or len(values["std"]) != 3:
         raise ValueError("mean and std must have three values each")
     mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-    return Sidecar(**{**values, "input_size_hw": (int(height), int(width)), "mean": mean, "std": std})
+    engine = values.get("engine")
+    return Sidecar(
+        **{
+            **values,
+            "input_size_hw": (int(height), int(width)),
+            "mean": mean,
+            "std": std,
+            "engine": None if engine is None else record_from_json(engine),
+        }
+    )

@@ -14,7 +14,10 @@ from tests.artifacts import write_tiny_artifact
 from tests.tiny_dataset import write_tiny_dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hamr_edge.export.exporting import Exported
+    from tests.gpu_double import Machine
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +76,29 @@ def exported(checkpoint: Path, synthetic_dataset: Path, tmp_path_factory: pytest
     from tests.every_precision import CONFIG
 
     return export_checkpoint(checkpoint, tmp_path_factory.mktemp("exported") / "build", CONFIG, synthetic_dataset)
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``crops.engine`` and ``frame.engine`` for the doubled GPU, each beside its .onnx."""
+    from tests.engine_files import write_engines
+
+    return write_engines(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(params=[None, 0, 1], ids=["late", "odd 0", "odd 1"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A doubled GPU that runs work as late as it can, or in an odd order."""
+    from tests.gpu_install import gpu_doubles
+
+    with gpu_doubles(monkeypatch, seed=request.param) as machine:
+        yield machine
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A doubled GPU that runs work as late as it can."""
+    from tests.gpu_install import gpu_doubles
+
+    with gpu_doubles(monkeypatch) as machine:
+        yield machine

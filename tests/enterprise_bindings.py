@@ -13,6 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WHEELS = {
     "10.3.0": "tensorrt-cu12-bindings",  # JetPack 6.1 and 6.2
@@ -45,22 +49,31 @@ def bindings_folder(version: str) -> Path:
 
 def fetch(version: str) -> str:
     """Install a wheel into its folder, if it is not there; gives pip's last words where that fails, or nothing."""
-    folder = bindings_folder(version)
+    # No dependencies: NVIDIA's libraries are what the empty ones stand for.
+    return install_wheels([f"{WHEELS[version]}=={version}"], bindings_folder(version))
+
+
+def install_wheels(requirements: Sequence[str], folder: Path) -> str:
+    """Install wheels, without what they depend on, into a folder, if it is not there; see :func:`run_pip`."""
     if folder.is_dir():
         return ""
-    ROOT.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT) as temporary:
-        # No dependencies: NVIDIA's libraries are what the empty ones stand for.
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         target = Path(temporary) / "wheel"
-        options = ["--disable-pip-version-check", "--retries=1", "--target", str(target)]
-        run = subprocess.run(
-            [*command, *options, f"{WHEELS[version]}=={version}"], capture_output=True, text=True, check=False
-        )
-        if run.returncode:
-            return (run.stderr.strip().splitlines() or ["pip gives no reason"])[-1]
-        target.rename(folder)
-    return ""
+        words = run_pip(["install", "--no-deps", "--only-binary=:all:", "--target", str(target), *requirements])
+        if not words:
+            target.rename(folder)
+    return words
+
+
+def run_pip(arguments: Sequence[str]) -> str:
+    """Run a command of pip; gives its last words where that fails, or nothing."""
+    command, *rest = arguments
+    options = ["--quiet", "--disable-pip-version-check", "--retries=1"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pip", command, *options, *rest], capture_output=True, text=True, check=False
+    )
+    return (run.stderr.strip().splitlines() or ["pip gives no reason"])[-1] if run.returncode else ""
 
 
 def write_stub_libraries(folder: Path, major: str) -> None:
@@ -103,9 +116,14 @@ def run_with_bindings(version: str, libraries: Path, arguments: list[str], stdin
 
 def main() -> None:
     """Fetch every version; one that cannot be had is told, and is an error where ``HAMR_STRICT`` is set."""
-    failures = {version: words for version in WHEELS if (words := fetch(version))}
-    for version, words in failures.items():
-        sys.stderr.write(f"{WHEELS[version]} {version} is not to be had here, its tests are skipped: {words}\n")
+    tell_failures({f"{WHEELS[version]} {version}": fetch(version) for version in WHEELS})
+
+
+def tell_failures(words: dict[str, str]) -> None:
+    """Tell what could not be fetched and why, by its name; what was fetched has no words."""
+    failures = {name: why for name, why in words.items() if why}
+    for name, why in failures.items():
+        sys.stderr.write(f"{name} is not to be had here, its tests are skipped: {why}\n")
     if failures and os.environ.get(STRICT):
         sys.exit(f"{STRICT} is set: all bindings are wanted")
 

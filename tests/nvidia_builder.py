@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import pytest
 
 from hamr_edge.errors import UnavailableError
-from hamr_edge.export.engine_build import build_plan, find_builder
+from hamr_edge.export.engine_builder import build_engine
+from hamr_edge.tensorrt_library import import_tensorrt
 from tests.enterprise_bindings import STRICT
 
 
@@ -19,13 +20,13 @@ def build_with_nvidia(path: Path, max_batch: int = 8) -> bytes:
     Raises:
         InputError: NVIDIA's parser or builder rejects the file.
     """
-    return build_plan(nvidia_builder(), path, max_batch)
+    return build_engine(nvidia_builder(), path, max_batch).plan
 
 
 def nvidia_builder() -> Any:
     """TensorRT for RTX, which needs no GPU to build; the test is skipped without it."""
     try:
-        return find_builder(("tensorrt_rtx_bindings",))
+        return import_tensorrt(("tensorrt_rtx_bindings",))
     except UnavailableError as error:
         skip_unless_strict(str(error))
 

@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
+from hamr_edge.tensorrt_library import collecting_logger
+
 TAKES, REFUSES, MISREADS = "takes", "refuses", "misreads"
 
 _RTX_TYPES = {
@@ -34,7 +36,7 @@ def ask_rtx(model: onnx.ModelProto) -> str:
     The test is skipped where TensorRT for RTX is not installed.
     """
     trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    logger = collecting_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     if not trt.OnnxParser(network, logger).parse(model.SerializeToString()):

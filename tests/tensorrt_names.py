@@ -21,14 +21,22 @@ if TYPE_CHECKING:
 MODULE = "trt"
 """What the sources call the bindings."""
 OBJECTS = {
+    "_builder_config": "IBuilderConfig",
+    "_context": "IExecutionContext",
+    "_engine": "ICudaEngine",
     "builder": "Builder",
     "builder_config": "IBuilderConfig",
+    "context": "IExecutionContext",
+    "cuda_engine": "ICudaEngine",
+    "layer": "ILayer",
     "network": "INetworkDefinition",
     "optimization_profile": "IOptimizationProfile",
     "parser": "OnnxParser",
     "parser_error": "ParserError",
     "plan": "IHostMemory",
+    "runtime": "Runtime",
     "tensor": "ITensor",
+    "timing_cache": "ITimingCache",
 }
 """The class of a variable or field of this name in a source that touches ``trt``. A variable that gets an object of
 TensorRT and is not listed is reported, so the list cannot fall behind."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,52 @@ def test_the_first_tensorrt_that_is_installed_is_tried() -> None:
     assert (finding.status, finding.version, finding.detail) == ("works", trt.__version__, "made a builder")
 
 
+_CUDA_ERRORS = ("cudaSuccess", "cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorSystemDriverMismatch")
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "status", "detail"),
+    [
+        ("cudaSuccess", 2, "works", "CUDA sees 2 GPUs"),
+        ("cudaErrorNoDevice", None, "missing", "no GPU, or no driver for CUDA: cudaErrorNoDevice"),
+        ("cudaErrorInsufficientDriver", None, "missing", "no GPU, or no driver for CUDA: cudaErrorInsuff"),
+        ("cudaErrorSystemDriverMismatch", None, "broken", "CUDA counts no GPUs: cudaErrorSystemDriverMis"),
+    ],
+)
+def test_cuda_bindings_are_tried_by_counting_gpus(
+    error: str, count: int | None, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {name: SimpleNamespace(name=name) for name in _CUDA_ERRORS}
+    cudart = SimpleNamespace(
+        cudaGetDeviceCount=lambda: (errors[error], count), cudaError_t=SimpleNamespace(**errors), __version__="13.5.0"
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cudart)  # type: ignore[arg-type]
+    for package in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    finding = examine(_probe(doctor._cuda_bindings))
+    assert finding.status == status
+    assert detail in finding.detail
+    assert bool(finding.version) == (status == "works")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "status"),
+    [("cuda", "missing"), ("cuda.bindings", "missing"), ("cuda.bindings.runtime", "missing"), ("numpy", "broken")],
+)
+def test_a_package_without_the_module_is_missing(lacking: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named {lacking!r}", name=lacking)
+
+    monkeypatch.setattr(doctor, "import_module", without)
+    assert examine(_probe(doctor._cuda_bindings)).status == status
+
+
+def test_engines_are_what_the_probes_of_tensorrt_are_for() -> None:
+    names = {probe.name for probe in doctor.PROBES if ".engine artifacts" in probe.needed_for}
+    assert names == {"tensorrt", "tensorrt for rtx", "pycuda", "cuda-bindings"}
+    assert {name for names in doctor.BACKENDS for name in names} <= set(_NAMES)
+
+
 def test_what_works_needs_no_remedy() -> None:
     finding = examine(_probe(lambda: ("1.2", "did it")))
     assert (finding.status, finding.version, finding.detail, finding.remedy) == ("works", "1.2", "did it", "")
@@ -95,6 +142,11 @@ def test_what_works_needs_no_remedy() -> None:
     [
         (["numpy", "opencv", "onnxruntime on cpu"], True),
         (["numpy", "opencv", "torch on cpu"], True),
+        (["numpy", "opencv", "tensorrt", "pycuda"], True),
+        (["numpy", "opencv", "tensorrt for rtx", "pycuda"], True),
+        (["numpy", "opencv", "tensorrt", "cuda-bindings"], False),
+        (["numpy", "opencv", "tensorrt for rtx", "tensorrt"], False),
+        (["numpy", "opencv", "pycuda", "cuda-bindings"], False),
         (["numpy", "opencv"], False),
         (["numpy", "onnxruntime on cpu"], False),
     ],

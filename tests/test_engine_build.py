@@ -3,26 +3,33 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from hamr_edge.cuda_device import CudaDevice
 from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.export import engine_build
 from hamr_edge.export.config import FORMS, PRECISIONS
 from hamr_edge.export.engine_build import (
     ParsedNetwork,
+    Profile,
     build_network,
-    build_plan,
     choose_profile,
-    find_builder,
+    configure,
     parse_network,
 )
+from hamr_edge.export.engine_builder import build_engine, inspect_build
+from hamr_edge.export.engine_options import EngineOptions
 from hamr_edge.export.exporting import Exported
 from hamr_edge.export.frame_graph import write_frame_form
 from hamr_edge.sidecar import external_data_path
+from hamr_edge.tensorrt_library import import_tensorrt
 from tests.enterprise_bindings import STRICT
+from tests.gpu_install import gpu_doubles
 from tests.nvidia_builder import build_with_nvidia, nvidia_builder, skip_unless_strict
 
 _NOT_FOR_TENSORRT = ("int8-cpu",)
@@ -48,6 +55,10 @@ def _write(path: Path, nodes: list[NodeProto], external: bool = False) -> Path:
 
 def _product(name: str = "product") -> NodeProto:
     return helper.make_node("MatMul", ["float", "weight"], ["last"], name=name)
+
+
+def _build(trt: Any, parsed: ParsedNetwork, profile: Profile) -> bytes:
+    return build_network(trt, parsed, profile, configure(trt, parsed, profile))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +92,7 @@ def test_a_frame_profile_reaches_from_480p_to_2160p(small_model: Path, tmp_path:
 @pytest.mark.parametrize(("max_batch", "opt_batch"), [(0, None), (-1, None), (4, 0), (4, 5)])
 def test_a_batch_out_of_range_is_refused(max_batch: int, opt_batch: int | None, small_model: Path) -> None:
     with pytest.raises(InputError, match="1 <= opt_batch <= max_batch"):
-        build_plan(nvidia_builder(), small_model, max_batch, opt_batch)
+        choose_profile(parse_network(nvidia_builder(), small_model), max_batch, opt_batch)
 
 
 @pytest.mark.parametrize(
@@ -166,33 +177,72 @@ def test_a_wrong_profile_is_told_in_the_builders_words(
     trt = nvidia_builder()
     parsed = parse_network(trt, small_model)
     with pytest.raises(InputError, match=message):
-        build_network(trt, parsed, profile)
+        _build(trt, parsed, profile)
     # What was logged before is no part of a later error, and the network is still good.
     with pytest.raises(InputError, match="MIN<=OPT<=MAX") as caught:
-        build_network(trt, parsed, {"images": [(3, 4, 2, 3), (2, 4, 2, 3), (1, 4, 2, 3)]})
+        _build(trt, parsed, {"images": [(3, 4, 2, 3), (2, 4, 2, 3), (1, 4, 2, 3)]})
     assert "missing dimensions" not in str(caught.value)
-    assert build_network(trt, parsed, choose_profile(parsed, 4))
+    assert _build(trt, parsed, choose_profile(parsed, 4))
 
 
 def test_the_workspace_is_held(small_model: Path) -> None:
     trt = nvidia_builder()
-    assert build_plan(trt, small_model, 4, workspace_bytes=1 << 28)
+    assert build_engine(trt, small_model, 4, EngineOptions(workspace_mib=256)).plan
+    parsed = parse_network(trt, small_model)
+    profile = choose_profile(parsed, 4)
+    builder_config = configure(trt, parsed, profile)
+    builder_config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 10)
     with pytest.raises(InputError, match=r"builds no engine .*within workspace limit"):
-        build_plan(trt, small_model, 4, workspace_bytes=1 << 10)
-    with pytest.raises(InputError, match="workspace_bytes must be at least 1, got 0"):
-        build_plan(trt, small_model, 4, workspace_bytes=0)
+        build_network(trt, parsed, profile, builder_config)
+
+
+def test_a_library_that_cannot_build_a_version_compatible_plan_says_why(small_model: Path) -> None:
+    with pytest.raises(InputError, match=r"builds no engine .*libnvinfer_lean"):
+        build_engine(nvidia_builder(), small_model, 4, EngineOptions(version_compatible=True))
+
+
+@pytest.mark.parametrize("run", [build_engine, inspect_build])
+def test_the_builder_is_made_on_the_gpu_it_builds_for(
+    run: Any, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library chooses its GPU when the builder is made, before a build begins in a thread of its own."""
+    trt = nvidia_builder()
+    current: list[list[int]] = []
+
+    class Bindings:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(trt, name)
+
+        def Builder(self, logger: Any) -> Any:  # noqa: N802  # TensorRT's name
+            current.append(list(machine.stack))
+            return trt.Builder(logger)
+
+    build_watched = engine_build.build_watched
+
+    def watch(library: Any, config: Any, build: Any, *rest: Any) -> Any:
+        def tell_and_build() -> Any:
+            current.append(list(machine.stack))
+            return build()
+
+        return build_watched(library, config, tell_and_build, *rest)
+
+    monkeypatch.setattr(engine_build, "build_watched", watch)
+    with gpu_doubles(monkeypatch, gpus=2, memory_bytes=1 << 33) as machine:
+        run(Bindings(), small_model, 4, device=CudaDevice(1))
+        assert machine.stack == [], "left as it was"
+    assert current == [[1]] * (2 if run is build_engine else 1)
 
 
 def test_a_library_that_makes_no_configuration_is_told() -> None:
     builder = SimpleNamespace(create_builder_config=lambda: None, create_optimization_profile=lambda: None)
     parsed = ParsedNetwork(SimpleNamespace(errors=["no driver"]), builder, None, None)
     with pytest.raises(UnavailableError, match="makes no configuration or profile"):
-        build_network(SimpleNamespace(__version__="0"), parsed, {})
+        configure(SimpleNamespace(__version__="0"), parsed, {})
 
 
 def test_without_tensorrt_the_extras_are_named() -> None:
     with pytest.raises(UnavailableError, match=r"tried no_such_trt.*hamr-edge\[tensorrt\].*hamr-edge\[rtx\]"):
-        find_builder(("no_such_trt",))
+        import_tensorrt(("no_such_trt",))
 
 
 @pytest.mark.parametrize(
@@ -209,8 +259,8 @@ def test_a_broken_tensorrt_is_not_passed_over(
     (tmp_path / "broken_trt.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnavailableError, match=message):
-        find_builder(("broken_trt", "json"))
-    assert find_builder(("no_such_trt", "json")).__name__ == "json"
+        import_tensorrt(("broken_trt", "json"))
+    assert import_tensorrt(("no_such_trt", "json")).__name__ == "json"
     assert "broken_trt" not in sys.modules
 
 

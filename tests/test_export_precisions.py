@@ -97,6 +97,10 @@ def test_a_second_export_reuses_the_table_and_gives_the_same_bytes(
     assert path.read_bytes() == before
 
 
+_QUICK = replace(CONFIG.calibration, calibrator="minmax")
+"""For tests that do not ask which calibrator is taken."""
+
+
 def _break_one_scale(model: onnx.ModelProto) -> None:
     """The last convolution's weights come back 40 times too large."""
     scale = next(item for item in model.graph.initializer if "layer4.1.conv2.weight_scale" in item.name)
@@ -116,7 +120,10 @@ def test_a_broken_scale_fails_the_gate_and_nothing_is_published(
     monkeypatch.setattr(search, "quantize", broken)
     budget = replace(LOOSE, min_p01_cosine=0.8)
     given_back = export_checkpoint(
-        checkpoint, tmp_path / "given_back", replace(CONFIG, precisions=("int8",), budget=budget), synthetic_dataset
+        checkpoint,
+        tmp_path / "given_back",
+        replace(CONFIG, precisions=("int8",), budget=budget, calibration=_QUICK),
+        synthetic_dataset,
     )
     assert "stage 4" in {block.name for block in next(iter(given_back.searches.values())).kept}
 
@@ -133,6 +140,7 @@ def test_a_broken_scale_fails_the_gate_and_nothing_is_published(
     output = tmp_path / "build"
     arguments = ["export", str(checkpoint), "-o", str(output), "--data", str(synthetic_dataset), "--batch", "4"]
     arguments += ["--precision", "int8", "--calibration-crops", "24", "--min-p01-cosine", "0.8", "--quiet"]
+    arguments += ["--calibrator", "minmax"]
     code = _exit_code([*arguments, "--max-map-drop", "50", "--max-rank1-drop", "50"])
     assert code == 3
     assert [path.name for path in output.iterdir()] == ["calibration.json"]
@@ -181,6 +189,7 @@ def test_compact_embeddings_go_through_every_precision(
     pytest.importorskip("matplotlib")
     arguments = [str(checkpoint), "-o", str(tmp_path), "--data", str(synthetic_dataset), "--batch", "2"]
     arguments += ["--precision", "fp32,int8", "--embedding-dim", "8", "--calibration-crops", "24", "--quiet"]
+    arguments += ["--calibrator", "minmax"]
     arguments += ["--max-map-drop", "50", "--max-rank1-drop", "50", "--min-p01-cosine", "0.01", "--min-cosine", "0.01"]
     result = CliRunner().invoke(export_command, arguments)
     assert result.exit_code == 0, result.output

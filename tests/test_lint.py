@@ -15,6 +15,7 @@ from hamr_edge.cli import hamr_edge
 from hamr_edge.errors import GateError, InputError
 from hamr_edge.export.lint import RULES, lint
 from hamr_edge.export.lint_graph import ALL_TARGETS, ERROR, ONNXRUNTIME, TENSORRT_RTX, Finding
+from hamr_edge.tensorrt_library import collecting_logger
 from tests.lint_graph_cases import GRAPH_CASES
 from tests.lint_models import F32, INT8, Case, model, quantised, unary, versioned
 from tests.lint_quantise_cases import QUANTISE_CASES
@@ -77,7 +78,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_the_list_of_operators_is_that_of_tensorrt_for_rtx() -> None:
     trt = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
-    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    logger = collecting_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)

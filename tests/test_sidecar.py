@@ -35,14 +35,17 @@ def test_a_missing_artifact_says_what_writes_one(artifact: Path) -> None:
 
 def test_a_missing_sidecar_is_named(artifact: Path) -> None:
     sidecar_path(artifact).unlink()
-    with pytest.raises(ArtifactError, match=r"has no sidecar tiny\.onnx\.json"):
+    with pytest.raises(ArtifactError, match=r"has no sidecar tiny\.onnx\.json; copy both files together, or export ag"):
         load_sidecar(artifact)
 
 
 def test_another_files_sidecar_is_refused(artifact: Path) -> None:
     with artifact.open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(ArtifactError, match=r"is not of this tiny\.onnx: it vouches for SHA-256"):
+    message = (
+        r"is not of this tiny\.onnx: it vouches for SHA-256 .{12}\.\.\., the file has .{12}\.\.\.; copy all files again"
+    )
+    with pytest.raises(ArtifactError, match=f"{message}, or export again with 'hamr-edge export'$"):
         load_sidecar(artifact)
 
 

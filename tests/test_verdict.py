@@ -17,6 +17,7 @@ from hamr_edge.benchmarks.verdict import (
     judge_source,
     judge_speed,
 )
+from hamr_edge.engine_record import EngineRecord
 from hamr_edge.ranking import RetrievalScores
 
 SCORES = RetrievalScores(rank1=0.72, rank5=0.9, rank10=0.95, map=0.545, minp=0.25, queries=264, gallery=1000)
@@ -113,6 +114,16 @@ def test_an_engine_is_followed_to_its_onnx() -> None:
     assert list(judge_source(engine, reference, [onnx, engine])) == []
     assert len(list(judge_source(engine, reference, [engine]))) == 1
     assert len(list(judge_source(_sidecar("x", "y"), reference, [_sidecar("x", "y"), _sidecar("y", "x")]))) == 1
+
+
+def test_an_engine_alone_names_its_checkpoint() -> None:
+    profile = {"images": ((1, 2, 2, 3),) * 3}
+    record = EngineRecord(
+        "tensorrt", "10.3.0", "8.7", "linux", "aarch64", profile, "model.fp16.onnx", checkpoint_sha256="weights"
+    )
+    engine = replace(_sidecar("engine", "onnx"), engine=record)
+    assert list(judge_source(engine, _sidecar("weights", "weights"), [engine])) == []
+    assert len(list(judge_source(engine, _sidecar("others", "others"), [engine]))) == 1
 
 
 def test_mixed_rows_and_slowness_are_sentences() -> None:
