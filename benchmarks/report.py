@@ -21,7 +21,8 @@ def print_report(report: BenchReport, console: Console) -> None:
         markup=False,
     )
     for table in (_parity_table(report), _retrieval_table(report), _latency_table(report), _overhead_table(report)):
-        console.print(table)
+        if table.row_count:
+            console.print(table)
     for result in report.results:
         colour = "red" if result.failures else "green"
         console.print(f"[{colour}]{result.verdict}[/{colour}]", end=" ")

@@ -17,7 +17,11 @@ _MAX_BATCH = 32
 _FLAGS = (
     click.option("--precision", default="fp32", show_default=True, help=f"Comma-separated: {', '.join(PRECISIONS)}."),
     click.option("--form", default="crops", show_default=True, help=f"Comma-separated: {', '.join(FORMS)}."),
-    click.option("--min-cosine", type=float, help="Least agreement of any crop; as well as the precision allows."),
+    click.option(
+        "--min-cosine",
+        type=float,
+        help="Least agreement of any crop, of engines with their .onnx; as well as the precision allows.",
+    ),
     click.option(
         "--embedding-dim", type=int, help="Compact embeddings of so many values (PCA-whitening); needs --data."
     ),
@@ -44,7 +48,6 @@ _FLAGS = (
 _NAMES = (
     "precision",
     "form",
-    "min_cosine",
     "embedding_dim",
     "calibrator",
     "calibration_crops",

@@ -45,6 +45,8 @@ class EngineConfig:
     memory_check: bool = True
     unchecked: bool = False
     """Publish what cannot be run here; the sidecar says so."""
+    min_cosine: float | None = None
+    """Least agreement of any crop with the ONNX; as well as the precision allows when None."""
     seed: int = 0
     """Chooses the crops of the check."""
 
@@ -54,6 +56,14 @@ class EngineConfig:
             raise InputError("engines run on NVIDIA GPUs: --device must be auto or cuda:N, got cpu")
         if self.max_batch is not None and not 1 <= self.max_batch <= 1024:
             raise InputError(f"max_batch must be in 1..1024, got {self.max_batch}")
+        if self.min_cosine is not None and not 0 < self.min_cosine < 1:
+            raise InputError(f"min_cosine must be between 0 and 1, got {self.min_cosine}")
+
+    def least_cosine(self, precision: str) -> float:
+        """How well every row of an engine must agree with its ONNX on the CPU."""
+        if self.min_cosine is not None:
+            return self.min_cosine
+        return _TF32_COSINE if self.options.tf32 else _MIN_COSINE[precision]
 
 
 def export_engine(
@@ -118,9 +128,10 @@ def export_engine(
     if source is None:
         reason = "there is no GPU here" if gpu is None else "as was asked for by --unchecked"
         return path, publish_unchecked(path, made, write, reason)
-    least = _TF32_COSINE if config.options.tf32 else _MIN_COSINE[sidecar.precision]
     device = "auto" if gpu is None else f"cuda:{gpu.index}"
-    return path, publish(path, made, write, source.of_form(sidecar.form), least, device=device)
+    return path, publish(
+        path, made, write, source.of_form(sidecar.form), config.least_cosine(sidecar.precision), device=device
+    )
 
 
 def inspect_engine(model: Path, config: EngineConfig) -> BuildPlan:

@@ -45,7 +45,7 @@ _FLAGS = (
 
 
 def engine_flags(function: Function) -> Function:
-    """Give a command the options that :func:`engine_config` reads, and ``dry_run``."""
+    """Give a command the options that :func:`engine_config` reads, but for ``min_cosine``, and ``dry_run``."""
     for option in reversed(_FLAGS):
         function = option(function)
     return function
@@ -68,5 +68,6 @@ def engine_config(flags: dict[str, Any], max_batch: int | None, seed: int) -> En
         timing_cache=flags["timing_cache"] or default_timing_cache(),
         memory_check=not flags["no_memory_check"],
         unchecked=flags["unchecked"],
+        min_cosine=flags.get("min_cosine"),
         seed=seed,
     )

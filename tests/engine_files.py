@@ -44,6 +44,7 @@ def write_engine(onnx_path: Path, flavour: str = TENSORRT, version: str = "10.3.
         profile=profile,
         source=onnx_path.name,
         device_name="Double of a GPU",
+        checkpoint_sha256=sidecar.source_sha256,
         options=("--batch", str(sidecar.max_batch)),
     )
     made = replace(sidecar, artifact_sha256=hash_file(path), source_sha256=sidecar.artifact_sha256, engine=record)

@@ -94,6 +94,20 @@ def test_an_engine_that_computes_otherwise_is_not_published(model: Path, gpu: Ma
     assert not sidecar_path(old).exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "precision", "least"),
+    [
+        (EngineConfig(), "fp32", 0.9999),
+        (EngineConfig(), "fp16", 0.999),
+        (EngineConfig(), "int8", 0.98),
+        (EngineConfig(EngineOptions(tf32=True)), "fp32", 0.999),
+        (EngineConfig(min_cosine=0.9), "int8", 0.9),
+    ],
+)
+def test_how_well_an_engine_must_agree(config: EngineConfig, precision: str, least: float) -> None:
+    assert config.least_cosine(precision) == least
+
+
 def test_without_a_gpu_nothing_is_published_unless_it_may_be_unchecked(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +157,11 @@ def test_what_no_engine_is_built_from_is_refused(model: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"device": "cpu"}, "must be auto or cuda:N, got cpu"), ({"max_batch": 0}, r"max_batch must be in 1\.\.1024")],
+    [
+        ({"min_cosine": 1.0}, "min_cosine must be between 0 and 1"),
+        ({"device": "cpu"}, "must be auto or cuda:N, got cpu"),
+        ({"max_batch": 0}, r"max_batch must be in 1\.\.1024"),
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -124,8 +124,8 @@ def test_another_flavour_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_tensorrt_at_all_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gpu_doubles(monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with gpu_doubles(monkeypatch), monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", None)
         with pytest.raises(UnavailableError, match=r"built by TensorRT 10\.3\.0, and no TensorRT is here: .*pip inst"):
             _open(folder / "crops.engine")
 
