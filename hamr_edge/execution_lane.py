@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +160,8 @@ class ExecutionLane:
         """Give everything back; the lane is of no use afterwards."""
         if self._stream is None:
             return
-        self._stream.synchronize()
+        with suppress(self._device.driver.Error):  # after a fault of the GPU nothing can be waited for
+            self._stream.synchronize()
         for run in getattr(self, "_captured", {}).values():
             run.graph.close()
         self._captured = OrderedDict()
@@ -194,7 +196,12 @@ class ExecutionLane:
             self._check(context.set_tensor_address(name, address), f"the address of {name} is refused", shapes)
         address = int(self._output)
         self._check(context.set_tensor_address("embeddings", address), "the output's address is refused", shapes)
-        missing = context.infer_shapes()
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise HamrEdgeError(
+                f"TensorRT finds no shapes for {shapes}: {words_of(self._logger, str(error))}"
+            ) from error
         self._check(not missing, f"the inputs {', '.join(missing)} are not known", shapes)
 
     def _enqueue(self, context: Any, shapes: Shapes) -> None:

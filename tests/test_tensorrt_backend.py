@@ -27,11 +27,12 @@ from hamr_edge.preprocess import crop_boxes
 from hamr_edge.sidecar import load_sidecar, sidecar_path, write_sidecar
 from hamr_edge.tensorrt_backend import TensorrtBackend
 from hamr_edge.tensorrt_library import import_tensorrt
-from tests.artifacts import INPUT_SIZE_HW, write_tiny_artifact, write_tiny_frame_artifact
+from tests.artifacts import EMBEDDING_DIM, INPUT_SIZE_HW, write_tiny_artifact, write_tiny_frame_artifact
 from tests.check_backend import check_backend
 from tests.engine_files import MAX_BATCH, embed_by_onnx, noise_crops, noise_frame, some_boxes
 from tests.gpu_double import Machine
 from tests.gpu_install import gpu_doubles
+from tests.tensorrt_context_double import IExecutionContext
 
 
 @pytest.mark.parametrize("form", ["crops", "frame"])
@@ -267,6 +268,20 @@ def test_a_refused_run_is_told_and_the_backend_goes_on(engines: Path, monkeypatc
             backend.infer(batch)
         machine.options.execute_error = ""
         np.testing.assert_allclose(backend.infer(batch), embed_by_onnx(engines, batch), atol=1e-6)
+
+
+def test_shapes_that_tensorrt_cannot_work_out_are_told(
+    engines: Path, one_gpu: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(context: IExecutionContext) -> list[str]:
+        raise RuntimeError("inferShapes returned an error")
+
+    with TensorrtBackend(engines / "crops.engine") as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(IExecutionContext, "infer_shapes", fail)
+            with pytest.raises(HamrEdgeError, match=r"finds no shapes for .*images.*: inferShapes returned an error"):
+                backend.infer(noise_crops(3))
+        assert backend.infer(noise_crops(3)).shape == (3, EMBEDDING_DIM)
 
 
 def test_an_unchecked_engine_says_so(
