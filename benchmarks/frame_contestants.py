@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.backend import Backend
+from hamr_edge.backend import Backend, cuda_index
 from hamr_edge.cuda_device import CudaDevice
 from hamr_edge.embedder import Embedder
 from hamr_edge.errors import GateError, InputError
@@ -195,7 +195,7 @@ def gpu_contestants(
     """
     ready = crop_boxes(frame, boxes, crops.sidecar.input_size_hw)
     if pair.kind == "engine":
-        gpu = CudaDevice(int(crops.device.removeprefix("cuda:")))
+        gpu = CudaDevice(cuda_index(crops.device))
         crops_copy, frame_copy = (stack.enter_context(DeviceCopy(gpu, array)) for array in (ready, frame))
         return [
             Contestant(pair.kind, CROPS_ON_GPU, crops.name, lambda: crops.infer(crops_copy.array)),

@@ -44,16 +44,19 @@ def make_source(
         dataset: Crops of its gallery, or else of its training split; drawn figures without one.
         embed: The source: (N, H, W, 3) uint8 at the sidecar's input size to (N, D) rows of unit norm.
         sidecar: Input size, width and largest batch.
-        forms: What the artifacts will be in; frames are made for ``frame`` only.
+        forms: What the artifacts will be in: crops are embedded for ``crops`` only, frames made for ``frame`` only.
         seed: Chooses the crops.
         of: What to call the source in a message.
     """
     crops, names = _choose_crops(dataset, max(_CROPS, sidecar.max_batch), seed)
     stacked = stack_crops(crops, sidecar.input_size_hw)
-    frames = SourceFrames((), (), (), np.empty((0, sidecar.embedding_dim), np.float32))
+    none = np.empty((0, sidecar.embedding_dim), np.float32)
+    frames, embeddings = SourceFrames((), (), (), none), none
+    if "crops" in forms:
+        embeddings = embed(stacked)
     if "frame" in forms:
         frames = replace(frame_source(crops, names, embed, sidecar.input_size_hw, seed), of=of)
-    return CheckSource(SourceEmbeddings(stacked, names, embed(stacked), of), frames)
+    return CheckSource(SourceEmbeddings(stacked, names, embeddings, of), frames)
 
 
 def _choose_crops(

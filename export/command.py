@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,10 @@ from hamr_edge.export.engine_export import ENGINE_PRECISIONS, check_precisions, 
 from hamr_edge.export.engine_flags import engine_config, engine_flags
 from hamr_edge.export.engine_report import print_inspection
 from hamr_edge.progress import stderr_console
-from hamr_edge.sidecar import load_sidecar
+from hamr_edge.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from hamr_edge.export.exporting import Exported
 
 _FORMATS = ("onnx", "engine")
 
@@ -68,16 +71,17 @@ def export(
         return
     if is_onnx:
         refuse_checkpoint_flags(click.get_current_context())
-        made, reference = [model], model
+        made, engine_sources, reference = list[Path](), [model], model
     else:
         config = checkpoint_config(flags, max_batch, seed)
         if "engine" in wanted:
             check_precisions(config.precisions)
-        made = _export_checkpoint(model, output, config, data, dataset_kind, quiet)
+        artifacts = _export_checkpoint(model, output, config, data, dataset_kind, quiet)
+        made = list(artifacts)
+        engine_sources = [path for path, sidecar in artifacts.items() if sidecar.precision in ENGINE_PRECISIONS]
         # What a compact artifact reproduces is not the checkpoint.
         reference = model if config.embedding_dim is None else made[0]
     if "engine" in wanted:
-        engine_sources = [path for path in made if load_sidecar(path).precision in ENGINE_PRECISIONS]
         dataset = None if data is None else open_dataset(data, dataset_kind)
         for source in engine_sources:
             stderr_console(quiet).print(f"{source.name}: building and checking the engine")
@@ -86,19 +90,18 @@ def export(
             if reason := sidecar.parity.get("unchecked"):
                 click.echo(f"{path} is unchecked: {reason}; 'hamr-edge bench' checks it where it runs", err=True)
     where = f" --data {data}" if data else " --data DATA"
-    artifacts = [str(path) for path in made if path != reference]
-    click.echo(f"next: hamr-edge bench {' '.join(artifacts)} --reference {reference}{where}")
+    click.echo(f"next: hamr-edge bench {' '.join(map(str, made))} --reference {reference}{where}")
 
 
 def _export_checkpoint(
     checkpoint: Path, output: Path, config: ExportConfig, data: Path | None, dataset_kind: str, quiet: bool
-) -> list[Path]:
+) -> dict[Path, Sidecar]:
     """Make the ONNX files; what they need is imported here, since engines are built where PyTorch is not."""
     exporting = import_module("hamr_edge.export.exporting")
     export_report = import_module("hamr_edge.export.export_report")
-    exported = exporting.export_checkpoint(checkpoint, output, config, data, dataset_kind, quiet)
+    exported: Exported = exporting.export_checkpoint(checkpoint, output, config, data, dataset_kind, quiet)
     export_report.write_reports(exported, output, quiet)
-    return list(exported.artifacts)
+    return exported.artifacts
 
 
 def _read_formats(listed: str) -> set[str]:

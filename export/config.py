@@ -16,6 +16,18 @@ _FRAME_COSINE = 0.999
 """The graph resizes in float32, OpenCV in whole numbers: pixels differ by 1 here and there."""
 
 
+def check_max_batch(max_batch: int) -> None:
+    """Raise InputError unless it may be an artifact's largest batch."""
+    if not 1 <= max_batch <= 1024:
+        raise InputError(f"max_batch must be in 1..1024, got {max_batch}")
+
+
+def check_min_cosine(min_cosine: float | None) -> None:
+    """Raise InputError unless it may be a least agreement; None leaves it to the precision."""
+    if min_cosine is not None and not 0 < min_cosine < 1:
+        raise InputError(f"min_cosine must be between 0 and 1, got {min_cosine}")
+
+
 @dataclass(frozen=True, slots=True)
 class ExportConfig:
     """What to export and how it is checked."""
@@ -43,12 +55,10 @@ class ExportConfig:
                 raise InputError(f"{what} must be of {', '.join(known)}, got {', '.join(unknown) or 'nothing'}")
             if len(set(given)) < len(given):
                 raise InputError(f"{what} names {', '.join(given)}: name each once")
-        if not 1 <= self.max_batch <= 1024:
-            raise InputError(f"max_batch must be in 1..1024, got {self.max_batch}")
+        check_max_batch(self.max_batch)
         if self.seed < 0:
             raise InputError(f"seed must be at least 0, got {self.seed}")
-        if self.min_cosine is not None and not 0 < self.min_cosine < 1:
-            raise InputError(f"min_cosine must be between 0 and 1, got {self.min_cosine}")
+        check_min_cosine(self.min_cosine)
         if self.embedding_dim is not None and self.embedding_dim < 1:
             raise InputError(f"embedding_dim must be at least 1, got {self.embedding_dim}")
         if self.held_out_crops < 2:

@@ -83,7 +83,25 @@ def build_engine(
     """
     # All of it, not the build alone: the library chooses its GPU when the builder is made.
     with _current(device):
-        return _build(trt, model_path, max_batch, options, device, timing_cache, memory_check, quiet)
+        begin = time.monotonic()
+        parsed, profile, need, options = _prepare(trt, model_path, max_batch, options, device)
+        if memory_check:
+            check_need(need, model_path)
+        builder_config, dla_layers = _configure(trt, parsed, profile, max_batch, options)
+        cache = None
+        if timing_cache is not None and device is not None:
+            file = timing_cache_file(timing_cache, trt, device.compute_capability, device.name)
+            cache = TimingCache(trt, builder_config, parsed.logger, file)
+        plan = build_network(trt, parsed, profile, builder_config, device, quiet)
+        if cache is not None:
+            cache.save()
+        details = {
+            "build_s": round(time.monotonic() - begin, 1),
+            "layers": int(parsed.network.num_layers),
+            "workspace_mib": options.workspace_mib,
+            "timing_cache": "none" if cache is None else cache.state,
+        }
+        return BuiltEngine(plan, profile, details | ({} if dla_layers is None else {"dla_layers": dla_layers}))
 
 
 def inspect_build(
@@ -91,63 +109,26 @@ def inspect_build(
 ) -> BuildPlan:
     """Do all that comes before a build; the arguments and errors are those of :func:`build_engine`."""
     with _current(device):
-        return _inspect(trt, model_path, max_batch, options, device)
+        parsed, profile, need, options = _prepare(trt, model_path, max_batch, options, device)
+        builder_config, dla_layers = _configure(trt, parsed, profile, max_batch, options)
+        parsed.logger.errors.clear()
+        network = parsed.network
+        supported = parsed.builder.is_network_supported(network, builder_config)
+        return BuildPlan(
+            built_by=f"{trt.__name__} {trt.__version__}",
+            inputs={_name(tensor): _words(tensor) for tensor in map(network.get_input, range(network.num_inputs))},
+            outputs={_name(tensor): _words(tensor) for tensor in map(network.get_output, range(network.num_outputs))},
+            layers=int(network.num_layers),
+            profile=profile,
+            need=need,
+            workspace_mib=options.workspace_mib,
+            objection="" if supported else words_of(parsed.logger),
+            dla_layers=dla_layers,
+        )
 
 
 def _current(device: CudaDevice | None) -> AbstractContextManager[object]:
     return nullcontext() if device is None else device
-
-
-def _build(
-    trt: Any,
-    model_path: Path,
-    max_batch: int,
-    options: EngineOptions,
-    device: CudaDevice | None,
-    timing_cache: Path | None,
-    memory_check: bool,
-    quiet: bool,
-) -> BuiltEngine:
-    begin = time.monotonic()
-    parsed, profile, need, options = _prepare(trt, model_path, max_batch, options, device)
-    if memory_check:
-        check_need(need, model_path)
-    builder_config, dla_layers = _configure(trt, parsed, profile, max_batch, options)
-    cache = None
-    if timing_cache is not None and device is not None:
-        file = timing_cache_file(timing_cache, trt, device.compute_capability, device.name)
-        cache = TimingCache(trt, builder_config, parsed.logger, file)
-    plan = build_network(trt, parsed, profile, builder_config, device, quiet)
-    if cache is not None:
-        cache.save()
-    details = {
-        "build_s": round(time.monotonic() - begin, 1),
-        "layers": int(parsed.network.num_layers),
-        "workspace_mib": options.workspace_mib,
-        "timing_cache": "none" if cache is None else cache.state,
-    }
-    return BuiltEngine(plan, profile, details | ({} if dla_layers is None else {"dla_layers": dla_layers}))
-
-
-def _inspect(
-    trt: Any, model_path: Path, max_batch: int, options: EngineOptions, device: CudaDevice | None
-) -> BuildPlan:
-    parsed, profile, need, options = _prepare(trt, model_path, max_batch, options, device)
-    builder_config, dla_layers = _configure(trt, parsed, profile, max_batch, options)
-    parsed.logger.errors.clear()
-    network = parsed.network
-    supported = parsed.builder.is_network_supported(network, builder_config)
-    return BuildPlan(
-        built_by=f"{trt.__name__} {trt.__version__}",
-        inputs={_name(tensor): _words(tensor) for tensor in map(network.get_input, range(network.num_inputs))},
-        outputs={_name(tensor): _words(tensor) for tensor in map(network.get_output, range(network.num_outputs))},
-        layers=int(network.num_layers),
-        profile=profile,
-        need=need,
-        workspace_mib=options.workspace_mib,
-        objection="" if supported else words_of(parsed.logger),
-        dla_layers=dla_layers,
-    )
 
 
 def _configure(

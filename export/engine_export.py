@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from hamr_edge import __version__
-from hamr_edge.backend import check_device, open_backend
+from hamr_edge.backend import check_device, cuda_index, open_backend
 from hamr_edge.cuda_device import CudaDevice
 from hamr_edge.dataset import ReidDataset
 from hamr_edge.engine_preflight import describe_build
 from hamr_edge.engine_record import TENSORRT_RTX
 from hamr_edge.errors import InputError, UnavailableError
 from hamr_edge.export.check_source import CheckSource, make_source
+from hamr_edge.export.config import check_max_batch, check_min_cosine
 from hamr_edge.export.engine_builder import BuildPlan, build_engine, inspect_build
 from hamr_edge.export.engine_options import EngineOptions, runs_on
 from hamr_edge.export.publish import publish, publish_unchecked
@@ -54,10 +55,9 @@ class EngineConfig:
         check_device(self.device)
         if self.device == "cpu":
             raise InputError("engines run on NVIDIA GPUs: --device must be auto or cuda:N, got cpu")
-        if self.max_batch is not None and not 1 <= self.max_batch <= 1024:
-            raise InputError(f"max_batch must be in 1..1024, got {self.max_batch}")
-        if self.min_cosine is not None and not 0 < self.min_cosine < 1:
-            raise InputError(f"min_cosine must be between 0 and 1, got {self.min_cosine}")
+        if self.max_batch is not None:
+            check_max_batch(self.max_batch)
+        check_min_cosine(self.min_cosine)
 
     def least_cosine(self, precision: str) -> float:
         """How well every row of an engine must agree with its ONNX on the CPU."""
@@ -89,8 +89,8 @@ def export_engine(
     sidecar = _load_model(model)
     trt = import_tensorrt()
     gpu = _find_gpu(trt, config)
-    source = None if config.unchecked else _embed_source(model, sidecar, config, dataset)
     max_batch = config.max_batch or sidecar.max_batch
+    source = None if config.unchecked else _embed_source(model, replace(sidecar, max_batch=max_batch), config, dataset)
     built = build_engine(
         trt,
         model,
@@ -139,7 +139,7 @@ def inspect_engine(model: Path, config: EngineConfig) -> BuildPlan:
     sidecar = _load_model(model)
     trt = import_tensorrt()
     try:
-        gpu: CudaDevice | None = CudaDevice(_index(config))
+        gpu: CudaDevice | None = CudaDevice(cuda_index(config.device))
     except UnavailableError:
         gpu = None
     return inspect_build(trt, model, config.max_batch or sidecar.max_batch, config.options, gpu)
@@ -163,14 +163,10 @@ def _load_model(model: Path) -> Sidecar:
     return sidecar
 
 
-def _index(config: EngineConfig) -> int:
-    return 0 if config.device == "auto" else int(config.device.removeprefix("cuda:"))
-
-
 def _find_gpu(trt: Any, config: EngineConfig) -> CudaDevice | None:
     """The GPU to build for; None where TensorRT for RTX may build without one."""
     try:
-        return CudaDevice(_index(config))
+        return CudaDevice(cuda_index(config.device))
     except UnavailableError as error:
         rtx = flavour_of(trt) == TENSORRT_RTX
         if config.unchecked and rtx and config.device == "auto":
@@ -191,6 +187,5 @@ def _embed_source(model: Path, sidecar: Sidecar, config: EngineConfig, dataset: 
             f"an engine is checked against its .onnx on the CPU: {error} (on a Jetson, pip install onnxruntime is "
             "enough); or add --unchecked to publish it unchecked"
         ) from error
-    batch = replace(sidecar, max_batch=config.max_batch or sidecar.max_batch)
     with backend:
-        return make_source(dataset, backend.infer, batch, (sidecar.form,), config.seed, of="the .onnx")
+        return make_source(dataset, backend.infer, sidecar, (sidecar.form,), config.seed, of="the .onnx")

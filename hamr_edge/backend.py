@@ -170,6 +170,11 @@ def check_device(device: str) -> None:
         raise InputError(f"device must be auto, cpu or cuda:N, got {device!r}")
 
 
+def cuda_index(device: str) -> int:
+    """The number of the GPU that a checked ``auto`` or ``cuda:N`` names; ``auto`` is the first."""
+    return 0 if device == "auto" else int(device.removeprefix("cuda:"))
+
+
 _TENSORRT = "hamr_edge.tensorrt_backend:TensorrtBackend"
 _ONNX = "hamr_edge.onnx_backend:OnnxBackend"
 _PYTORCH = "hamr_edge.trainer.torch_backend:TorchBackend"

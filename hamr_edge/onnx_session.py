@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.backend import check_device
+from hamr_edge.backend import check_device, cuda_index
 from hamr_edge.errors import InputError, UnavailableError
 from hamr_edge.node_assignment import assigned_nodes, can_record, name_nodes, record_assignment, stray_nodes
 
@@ -164,7 +164,7 @@ def cuda_options(device: str) -> dict[str, str]:
         device: ``cuda:N``.
     """
     return {
-        "device_id": device.split(":")[1],
+        "device_id": str(cuda_index(device)),
         # float32 means float32, as in an engine: TensorFloat-32, the default since Ampere, has 10 bits of mantissa.
         "use_tf32": "0",
         # The default tries the algorithms of every convolution out for each new batch size (onnxruntime issues 709 and

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hamr_edge.backend import Backend, OnDevice, check_device
+from hamr_edge.backend import Backend, OnDevice, check_device, cuda_index
 from hamr_edge.batch_buckets import batch_buckets
 from hamr_edge.boxes import check_boxes
 from hamr_edge.crop_canvas import canvas_capacity, lay_out_crops
@@ -70,7 +70,7 @@ class TensorrtBackend(Backend):
         self.sidecar = load_sidecar(artifact)
         record = require_record(self._path, self.sidecar)
         self._trt = import_engine_library(self._path, self.sidecar)
-        self._gpu = CudaDevice(0 if device == "auto" else int(device[5:]))
+        self._gpu = CudaDevice(cuda_index(device))
         check_engine(self._path, self.sidecar, self._trt, self._gpu.compute_capability)
         self.device = f"cuda:{self._gpu.index}"
         self.name = f"{record.flavour}-cuda"
