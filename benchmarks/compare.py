@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hamr_edge.backend import Backend, open_backend
-from hamr_edge.benchmarks.config import BenchConfig
-from hamr_edge.benchmarks.consistency import BatchConsistency, measure_consistency
-from hamr_edge.benchmarks.environment import describe_environment
-from hamr_edge.benchmarks.latency import Latency, measure_rounds, summarise
-from hamr_edge.benchmarks.overhead import EmbedOverhead, measure_overhead
-from hamr_edge.benchmarks.parity import Parity, measure_parity, nearest_neighbours
-from hamr_edge.benchmarks.results import ArtifactResult, BenchReport, ReferenceResult
-from hamr_edge.benchmarks.verdict import (
-    budgets_of,
-    judge_consistency,
-    judge_parity,
-    judge_source,
-    judge_speed,
+from hamr_edge.backend import open_backend
+from hamr_edge.benchmarks.accuracy import (
+    Accuracy,
+    ReferenceAccuracy,
+    common_folder,
+    embed_reference,
+    measure_accuracy,
 )
-from hamr_edge.dataset import ReidDataset, open_dataset, read_crop
+from hamr_edge.benchmarks.cold_start import ColdStart, measure_cold_start
+from hamr_edge.benchmarks.config import BenchConfig
+from hamr_edge.benchmarks.contestant import Contestant, ModelContestant, PeerContestant
+from hamr_edge.benchmarks.environment import describe_environment
+from hamr_edge.benchmarks.judgement import Judgement, judge
+from hamr_edge.benchmarks.latency import unsteady_sentence
+from hamr_edge.benchmarks.model_names import number_equals, short_names
+from hamr_edge.benchmarks.peer_process import parse_peer
+from hamr_edge.benchmarks.results import ArtifactResult, BenchReport, ReferenceResult, Role
+from hamr_edge.benchmarks.sensitivity import read_sensitivity
+from hamr_edge.benchmarks.speed import Speed, measure_speed
+from hamr_edge.benchmarks.verdict import doubts_of_reference, judge_speed
+from hamr_edge.dataset import ReidDataset, open_dataset
 from hamr_edge.errors import InputError
-from hamr_edge.evaluation import embed_files
-from hamr_edge.preprocess import stack_crops
+from hamr_edge.machine_state import machine_state, state_changes
 from hamr_edge.progress import stderr_console
-from hamr_edge.ranking import RetrievalScores
-from hamr_edge.scored_crops import ScoredCrops, choose_crops, score_crops
-from hamr_edge.sidecar import external_data_path
+from hamr_edge.scored_crops import choose_crops
+from hamr_edge.sidecar import sidecar_path
 
 
 def compare(
@@ -45,10 +46,10 @@ def compare(
     """Hold artifacts against the model they were made of.
 
     Args:
-        artifacts: Files to compare.
+        artifacts: Files to judge.
         reference: A checkpoint folder, or any other model that :func:`hamr_edge.backend.open_backend` opens.
         data: A data set, or its folder.
-        config: Settings; the defaults when None.
+        config: Settings, and what to measure beside; the defaults when None.
         quiet: No progress on stderr.
 
     Returns:
@@ -65,135 +66,165 @@ def compare(
         raise InputError("no artifact to compare; name at least one .onnx file")
     dataset = data if isinstance(data, ReidDataset) else open_dataset(data)
     crops = choose_crops(dataset, config.max_crops, config.seed)
-    models = [Path(reference), *(Path(artifact) for artifact in artifacts)]
-    backends = [open_backend(model, config.device, config.threads) for model in models]
-    for model, backend in zip(models[1:], backends[1:], strict=True):
-        _check_pair(model, backend, models[0], backends[0], config)
-    reference_scores, parities = _compare_embeddings(models, backends, crops, config, quiet)
-    latencies, overheads = _compare_speed(models, backends, crops, config, quiet)
-    results = []
-    for index in range(1, len(models)):
-        sidecar, (parity, consistency) = backends[index].sidecar, parities[index - 1]
-        budgets = budgets_of(sidecar.precision, config)
-        failures = (
-            *judge_source(sidecar, backends[0].sidecar, [backend.sidecar for backend in backends[1:]]),
-            *judge_parity(parity, reference_scores, budgets, sidecar.precision),
-            *judge_consistency(consistency, budgets),
-            *judge_speed(latencies[index], budgets),
+    first, others = _enter(artifacts, reference, config)
+    contestants = [first, *others]
+    before = machine_state()
+    cold_starts = [_start_cold(contestant, config, quiet) for contestant in contestants]
+    with first:
+        expected = embed_reference(first, crops, config, quiet)
+    sidecars = [one.backend.sidecar for one in contestants if isinstance(one, ModelContestant)]
+    accuracies, judgements = [], []
+    for contestant in others:
+        with contestant:
+            accuracies.append(measure_accuracy(contestant, expected, crops, config, quiet))
+        judgements.append(
+            judge(contestant, accuracies[-1], first, expected, sidecars, crops, config)
+            if isinstance(contestant, ModelContestant) and contestant.role == "artifact"
+            else None
         )
-        results.append(
-            ArtifactResult(
-                artifact=str(artifacts[index - 1]),
-                backend=backends[index].name,
-                precision=sidecar.precision,
-                device=backends[index].device,
-                size_bytes=_size_bytes(models[index]),
-                latency=latencies[index],
-                parity=parity,
-                batch_consistency=consistency,
-                embed_overhead=overheads[index - 1],
-                budgets=asdict(budgets),
-                failures=failures,
-            )
-        )
+    speeds = measure_speed(contestants, crops, config, quiet)
+    after = machine_state()
     return BenchReport(
-        environment=describe_environment(config),
+        environment={**describe_environment(config, before), "state_after": after},
         config=config.to_json(),
-        data={"name": dataset.name, "images": len(crops), "queries": len(crops.query), "gallery": len(crops.gallery)},
-        reference=ReferenceResult(
-            artifact=str(reference),
-            backend=backends[0].name,
-            precision=backends[0].sidecar.precision,
-            device=backends[0].device,
-            embedding_dim=backends[0].sidecar.embedding_dim,
-            source_sha256=backends[0].sidecar.source_sha256,
-            retrieval=reference_scores,
-            latency=latencies[0],
+        data={
+            "name": dataset.name,
+            "folder": str(common_folder(crops.paths)),
+            "images": len(crops),
+            "queries": len(crops.query),
+            "gallery": len(crops.gallery),
+        },
+        reference=_describe_reference(first, expected, speeds[0], cold_starts[0]),
+        results=tuple(
+            _describe(*parts, after)
+            for parts in zip(others, accuracies, judgements, speeds[1:], cold_starts[1:], strict=True)
         ),
-        results=tuple(results),
+        notes=(
+            *doubts_of_reference(expected.retrieval.separation),
+            *state_changes(before, after, any(one.device == "cpu" for one in contestants)),
+            *_doubts_of_speed(first.name, speeds[0], after),
+        ),
     )
 
 
-def _check_pair(model: Path, backend: Backend, reference_model: Path, reference: Backend, config: BenchConfig) -> None:
-    own, expected = backend.sidecar.embedding_dim, reference.sidecar.embedding_dim
-    if own != expected and backend.sidecar.compact and not reference.sidecar.compact:
+def _enter(
+    artifacts: Sequence[str | Path], reference: str | Path, config: BenchConfig
+) -> tuple[ModelContestant, list[Contestant]]:
+    """The reference, and everyone beside it; nothing is loaded yet."""
+    named = [str(reference), *map(str, artifacts), *config.beside]
+    names = short_names(named)
+    models = []
+    for index, (name, model) in enumerate(zip(names, named, strict=True)):
+        role: Role = "artifact" if index <= len(artifacts) else "beside"
+        foreign = _foreign(model, config)
+        backend = open_backend(model, config.device, config.threads, **foreign)
+        models.append(ModelContestant(name, role, model, backend, tuple(foreign.items())))
+    for mode in config.torch_modes:
+        backend = open_backend(reference, config.device, config.threads, mode=mode)
+        models.append(ModelContestant(f"{names[0]} ({mode})", "beside", str(reference), backend, (("mode", mode),)))
+    peers = [parse_peer(text) for text in config.peers]
+    everyone: list[Contestant] = [
+        *models,
+        *(PeerContestant(peer.name, shlex.join(peer.command), peer) for peer in peers),
+    ]
+    for contestant, name in zip(everyone, number_equals(one.name for one in everyone), strict=True):
+        contestant.name = name
+    for artifact in models[1 : 1 + len(artifacts)]:
+        _check_pair(artifact, models[0], config)
+    return models[0], everyone[1:]
+
+
+def _foreign(model: str, config: BenchConfig) -> dict[str, str]:
+    """What ``open_backend`` must be told of an ``.onnx`` of others."""
+    described = config.input_description is not None and Path(model).suffix == ".onnx"
+    return (
+        {"input_description": str(config.input_description)} if described and not sidecar_path(model).is_file() else {}
+    )
+
+
+def _check_pair(artifact: ModelContestant, reference: ModelContestant, config: BenchConfig) -> None:
+    own, expected = artifact.backend.sidecar, reference.backend.sidecar
+    if own.embedding_dim != expected.embedding_dim and own.compact and not expected.compact:
         raise InputError(
-            f"{model} gives compact embeddings of {own} values, the reference {reference_model} {expected}: take an "
-            "artifact of the same width for the reference, such as the model.fp32.onnx that was exported with it"
+            f"{artifact.model} gives compact embeddings of {own.embedding_dim} values, the reference {reference.model} "
+            f"{expected.embedding_dim}: take an artifact of the same width for the reference, such as the "
+            "model.fp32.onnx that was exported with it"
         )
-    if own != expected:
+    if own.embedding_dim != expected.embedding_dim:
         raise InputError(
-            f"{model} gives embeddings of {own} values, the reference {reference_model} of {expected}: it was made of "
-            "another network; name the checkpoint that it was exported from"
+            f"{artifact.model} gives embeddings of {own.embedding_dim} values, the reference {reference.model} of "
+            f"{expected.embedding_dim}: it was made of another network; name the checkpoint that it was exported from, "
+            "or measure it with --beside, unjudged"
         )
-    if min(config.batches) > backend.sidecar.max_batch:
+    if min(config.batches) > own.max_batch:
         raise InputError(
-            f"{model} takes at most {backend.sidecar.max_batch} crops a batch, fewer than every size asked for "
-            f"({', '.join(map(str, config.batches))}); add --batch {backend.sidecar.max_batch}"
+            f"{artifact.model} takes at most {own.max_batch} crops a batch, fewer than every size asked for "
+            f"({', '.join(map(str, config.batches))}); add --batch {own.max_batch}"
         )
 
 
-def _compare_embeddings(
-    models: Sequence[Path], backends: Sequence[Backend], crops: ScoredCrops, config: BenchConfig, quiet: bool
-) -> tuple[RetrievalScores, list[tuple[Parity, BatchConsistency]]]:
-    """The reference's scores, and each artifact's agreement with it; one model is loaded at a time."""
-
-    def embed(index: int) -> NDArray[np.float32]:
-        return embed_files(backends[index], crops.paths, config.mirror, quiet, models[index].name)
-
-    with backends[0]:
-        expected = embed(0)
-    scores = score_crops(expected, crops)
-    neighbours = nearest_neighbours(expected)
-    found = []
-    for index, backend in enumerate(backends[1:], 1):
-        with backend:
-            parity = measure_parity(expected, neighbours, scores, embed(index), crops)
-            rng = np.random.default_rng(config.seed)
-            found.append((parity, measure_consistency(backend, crops, config.batches, rng)))
-    return scores, found
+def _start_cold(contestant: Contestant, config: BenchConfig, quiet: bool) -> ColdStart | None:
+    if not isinstance(contestant, ModelContestant) or not config.cold_starts:
+        return None
+    stderr_console(quiet).print(f"starting {contestant.name} in {config.cold_starts} fresh processes", markup=False)
+    return measure_cold_start(
+        Path(contestant.model), contestant.device, config.threads, config.cold_starts, contestant.cold_options
+    )
 
 
-def _compare_speed(
-    models: Sequence[Path], backends: Sequence[Backend], crops: ScoredCrops, config: BenchConfig, quiet: bool
-) -> tuple[list[tuple[Latency, ...]], list[EmbedOverhead | None]]:
-    """Each model's latencies, the reference's first, and each artifact's embed overhead; all models are loaded at once.
-
-    No progress bar here: it draws from a thread of its own, which would show in the times.
-    """
-    console = stderr_console(quiet)
-    rng = np.random.default_rng(config.seed)
-    latencies: list[list[Latency]] = [[] for _ in backends]
-    with ExitStack() as stack:
-        for backend in backends:
-            stack.enter_context(backend)
-        for size in config.batches:
-            running = [0, *(i for i in range(1, len(backends)) if backends[i].sidecar.max_batch >= size)]
-            left_out = [str(models[i]) for i in range(1, len(backends)) if i not in running]
-            if left_out:
-                console.print(f"batch {size} is above the maximum batch of {', '.join(left_out)}: left out")
-            if len(running) == 1:
-                continue
-            console.print(f"timing batch {size}: {len(running)} models, {config.seconds:g} s or more")
-            rows = rng.choice(len(crops), size, replace=size > len(crops))
-            images = [read_crop(crops.paths[row]) for row in rows]
-            contestants = [_inference(backends[i], images) for i in running]
-            times_ms = measure_rounds(contestants, rng, config.seconds, config.min_rounds, config.warmup_rounds)
-            for column, index in enumerate(running):
-                latencies[index].append(summarise(times_ms[:, column], size, times_ms[:, 0] if index else None))
-        console.print(f"timing Embedder.embed: {len(backends) - 1} models, {config.seconds:g} s or more each")
-        overheads = [
-            measure_overhead(backend, model, config, rng)
-            for model, backend in zip(models[1:], backends[1:], strict=True)
-        ]
-    return [tuple(measured) for measured in latencies], overheads
+def _describe_reference(
+    reference: ModelContestant, accuracy: ReferenceAccuracy, speed: Speed, cold_start: ColdStart | None
+) -> ReferenceResult:
+    return ReferenceResult(
+        artifact=reference.model,
+        name=reference.name,
+        backend=reference.label,
+        precision=reference.precision,
+        device=reference.device,
+        size_bytes=reference.size_bytes,
+        embedding_dim=reference.embedding_dim,
+        source_sha256=reference.backend.sidecar.source_sha256,
+        retrieval=accuracy.retrieval.scores.summary(),
+        separation=accuracy.retrieval.separation,
+        latency=tuple(speed.latency),
+        end_to_end=tuple(speed.end_to_end),
+        stages=speed.stages,
+        cold_start=cold_start,
+        energy=speed.energy,
+    )
 
 
-def _size_bytes(artifact: Path) -> int:
-    files = (artifact, external_data_path(artifact))
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _describe(
+    contestant: Contestant,
+    accuracy: Accuracy,
+    judgement: Judgement | None,
+    speed: Speed,
+    cold_start: ColdStart | None,
+    state: dict[str, Any],
+) -> ArtifactResult:
+    return ArtifactResult(
+        artifact=contestant.model,
+        name=contestant.name,
+        role=contestant.role,
+        backend=contestant.label,
+        precision=contestant.precision,
+        device=contestant.device,
+        size_bytes=contestant.size_bytes,
+        embedding_dim=contestant.embedding_dim,
+        latency=tuple(speed.latency),
+        end_to_end=tuple(speed.end_to_end),
+        **{field.name: getattr(accuracy, field.name) for field in fields(accuracy)},
+        sensitivity=read_sensitivity(Path(contestant.model)) if isinstance(contestant, ModelContestant) else (),
+        stages=speed.stages,
+        cold_start=contestant.cold_start if isinstance(contestant, PeerContestant) else cold_start,
+        energy=speed.energy,
+        budgets=asdict(judgement.budgets) if judgement else {},
+        failures=(*judgement.failures, *judge_speed(speed.latency, judgement.budgets)) if judgement else (),
+        causes=judgement.causes if judgement else (),
+        notes=(*(judgement.notes if judgement else ()), *_doubts_of_speed(contestant.name, speed, state)),
+    )
 
 
-def _inference(backend: Backend, images: Sequence[NDArray[np.uint8]]) -> Callable[[], object]:
-    batch = stack_crops(images, backend.sidecar.input_size_hw)
-    return lambda: backend.infer(batch)
+def _doubts_of_speed(name: str, speed: Speed, state: dict[str, Any]) -> list[str]:
+    sentence = unsteady_sentence(name, {"batches": speed.latency, "frames with boxes": speed.end_to_end}, state)
+    return [] if sentence is None else [sentence]

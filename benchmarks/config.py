@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hamr_edge.benchmarks.budgets import check_budgets
 from hamr_edge.errors import InputError
 
 
@@ -13,22 +14,22 @@ from hamr_edge.errors import InputError
 class BenchConfig:
     """Settings of one comparison, one command line option a field.
 
-    The budgets that are None follow from each artifact's precision: see :mod:`hamr_edge.benchmarks.verdict`.
-
     Raises:
         InputError: A value is out of its range; the message names the option.
     """
 
     batches: tuple[int, ...] = (1, 8)
-    """Batch sizes to time; those above an artifact's maximum batch are left out."""
+    """Batch sizes to time; those above a model's maximum batch are left out."""
     seconds: float = 10.0
-    """Time to measure one batch size, all contestants together."""
+    """Time to measure one batch size at least, all contestants together."""
+    max_seconds: float = 60.0
+    """Time to measure one batch size at most; in between, until the ratios are known to 1 %."""
     min_rounds: int = 10
-    """Rounds that are measured even where ``seconds`` are over."""
+    """Rounds that are measured whatever the time."""
     warmup_rounds: int = 3
     """Rounds before the measured ones."""
     seed: int = 0
-    """Fixes the choice of crops and the order within each round."""
+    """Fixes the choice of crops, the resampling, and the order within each round."""
     max_crops: int | None = None
     """Compare on this many crops at most, whole identities; all when None."""
     mirror: bool = False
@@ -36,16 +37,18 @@ class BenchConfig:
     device: str = "auto"
     threads: int | None = None
     """CPU threads of one inference; each library's default when None."""
-    min_cosine: float | None = None
-    """The least cosine that any crop may have to the reference."""
-    p01_cosine: float | None = None
-    """The least 1st percentile of the crops' cosines."""
-    max_map_drop: float | None = None
-    """Most mAP that may be lost, in percentage points."""
-    max_rank1_drop: float | None = None
-    """Most rank-1 that may be lost, in percentage points."""
-    min_speedup: float | None = None
-    """The least median speedup at every batch size; not checked when None."""
+    budgets: tuple[str, ...] = ()
+    """``NAME=VALUE`` or ``PRECISION:NAME=VALUE`` in place of a default: :mod:`hamr_edge.benchmarks.budgets`."""
+    beside: tuple[str, ...] = ()
+    """Models to measure and not to judge; their embeddings may have any width."""
+    torch_modes: tuple[str, ...] = ()
+    """Ways to run the reference, a checkpoint, in PyTorch besides the plain one: ``bf16``, ``compile``, ..."""
+    peers: tuple[str, ...] = ()
+    """``NAME=COMMAND``: other programs, each in a process of its own; measured and not judged."""
+    input_description: str | None = None
+    """What ``.onnx`` files without a sidecar take, such as ``rgb-float-imagenet``."""
+    cold_starts: int = 3
+    """Fresh processes that each model is started in; 0 leaves that out."""
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1 or len(set(self.batches)) < len(self.batches):
@@ -56,21 +59,18 @@ class BenchConfig:
             ("--seed", self.seed, 0),
             ("--max-crops", self.max_crops, 2),
             ("--threads", self.threads, 1),
+            ("--cold-starts", self.cold_starts, 0),
         ):
             if value is not None and value < least:
                 raise InputError(f"{option} must be at least {least}, got {value}")
-        _check_range("--seconds", self.seconds, 0.0, math.inf)
-        _check_range("--min-cosine", self.min_cosine, -1.0, 1.0)
-        _check_range("--p01-cosine", self.p01_cosine, -1.0, 1.0)
-        _check_range("--max-map-drop", self.max_map_drop, 0.0, 100.0)
-        _check_range("--max-rank1-drop", self.max_rank1_drop, 0.0, 100.0)
-        _check_range("--min-speedup", self.min_speedup, 0.0, math.inf)
+        for option, seconds, shortest in (
+            ("--seconds", self.seconds, 0.0),
+            ("--max-seconds", self.max_seconds, self.seconds),
+        ):
+            if not (math.isfinite(seconds) and seconds >= shortest):
+                raise InputError(f"{option} must be {shortest:g} or more, got {seconds}")
+        check_budgets(self.budgets)
 
     def to_json(self) -> dict[str, Any]:
         """A dict that JSON can hold."""
-        return {**asdict(self), "batches": list(self.batches)}
-
-
-def _check_range(option: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise InputError(f"{option} must be within {low:g}..{high:g}, got {value}")
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

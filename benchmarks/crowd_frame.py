@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from hamr_edge.preprocess import pixel_windows, resize_crop
 
 _COARSEST = 8
 """Blobs of the coarsest layer from top to bottom; each layer has three times as many as the one before."""
@@ -33,3 +37,14 @@ def draw_boxes(count: int, size_hw: tuple[int, int], rng: np.random.Generator) -
     widths = np.minimum(_ASPECT * heights, width)
     left, top = rng.uniform(0, width - widths), rng.uniform(0, height - heights)
     return np.stack([left, top, left + widths, top + heights], axis=1).astype(np.float32)
+
+
+def paste_crops(
+    frame: NDArray[np.uint8], boxes: NDArray[np.float32], crops: Sequence[NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """Fill the boxes of a frame with crops, one each and later over earlier: a copy, (H, W, 3) uint8 BGR."""
+    filled: NDArray[np.uint8] = frame.copy()
+    windows = pixel_windows(boxes, (frame.shape[0], frame.shape[1])).tolist()
+    for (x1, y1, x2, y2), crop in zip(windows, crops, strict=True):
+        filled[y1:y2, x1:x2] = resize_crop(crop, (y2 - y1, x2 - x1))
+    return filled

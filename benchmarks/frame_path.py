@@ -37,7 +37,7 @@ from hamr_edge.benchmarks.frame_contestants import (
     gpu_contestants,
     host_contestants,
 )
-from hamr_edge.benchmarks.latency import Latency, Speedup, measure_rounds, pair_speedup, summarise
+from hamr_edge.benchmarks.latency import SETTLE_S, Latency, Speedup, measure_rounds, pair_speedup, summarise
 from hamr_edge.cli import run_and_exit
 from hamr_edge.errors import GateError, InputError, UnavailableError
 from hamr_edge.json_file import STDOUT, check_json_target, write_json
@@ -188,7 +188,8 @@ def measure_frame_path(
         rounds = config.rounds or (_GPU_ROUNDS if any(on_gpu.values()) else _CPU_ROUNDS)
         console.print(f"timing {len(contestants)} contestants, {rounds} rounds")
         runs = [contestant.run for contestant in contestants]
-        times_ms = measure_rounds(runs, rng, 0.0, rounds, config.warmup_rounds)
+        settle_s = 0.0 if all(on_gpu.values()) else SETTLE_S
+        times_ms = measure_rounds(runs, rng, 0.0, rounds, config.warmup_rounds, settle_s=settle_s)
     times = {(way.kind, way.name): times_ms[:, column] for column, way in enumerate(contestants)}
     return FramePathReport(
         environment=describe_environment(BenchConfig(threads=config.threads)),

@@ -1,113 +1,63 @@
-"""The tables of a comparison."""
+"""A comparison in the terminal: tables, then each artifact's verdict with its reasons."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from hamr_edge.benchmarks.latency import Latency
-from hamr_edge.benchmarks.results import BenchReport
+from hamr_edge.benchmarks.report_tables import ReportTable, quality_tables
+from hamr_edge.benchmarks.report_text import answer, printable, summary, whole
+from hamr_edge.benchmarks.results import ArtifactResult, BenchReport
+from hamr_edge.benchmarks.speed_tables import speed_tables
+
+_COLOURS = {"pass": "green", "fail": "red"}
+_INDENT = 6
 
 
 def print_report(report: BenchReport, console: Console) -> None:
-    """Write parity, retrieval and latency as tables, then each artifact's verdict with its reasons."""
-    data = report.data
-    console.print(
-        f"{data['name']}: {data['images']} crops ({data['queries']} query, {data['gallery']} gallery without junk); "
-        f"reference {Path(report.reference.artifact).name} ({report.reference.backend}, {report.reference.precision})",
-        markup=False,
-    )
-    for table in (_parity_table(report), _retrieval_table(report), _latency_table(report), _overhead_table(report)):
-        if table.row_count:
-            console.print(table)
+    """Write the tables, then the verdicts: the last lines are those that stay in sight."""
+    console.print(Text(whole(report)))
+    for table in (*quality_tables(report, full=False), *speed_tables(report, full=False)):
+        console.print()
+        console.print(_draw(table))
+    console.print()
+    for note in report.notes:
+        _print_sentence(console, "note:", "yellow", note, 0)
     for result in report.results:
-        colour = "red" if result.failures else "green"
-        console.print(f"[{colour}]{result.verdict}[/{colour}]", end=" ")
-        console.print(result.artifact, markup=False, soft_wrap=True)
-        for failure in result.failures:
-            console.print(f"  - {failure}", markup=False, soft_wrap=True)
+        _print_verdict(result, report, console)
+    console.print()
+    console.print(Text(answer(report), style="bold"))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    return table
-
-
-def _parity_table(report: BenchReport) -> Table:
-    table = _table("Parity", "artifact", "min cosine", "1st pct.", "mean", "top-1 agrees", "overlap at 10", "in batch")
-    for result in report.results:
-        parity = result.parity
-        table.add_row(
-            Path(result.artifact).name,
-            f"{parity.min_cosine:.6f}",
-            f"{parity.p01_cosine:.6f}",
-            f"{parity.mean_cosine:.6f}",
-            f"{100 * parity.top1_agreement:.2f} %",
-            f"{100 * parity.overlap_at_10:.2f} %",
-            f"{result.batch_consistency.min_cosine:.6f}",
+def _print_verdict(result: ArtifactResult, report: BenchReport, console: Console) -> None:
+    if result.role == "artifact":
+        line = Text.assemble(
+            (result.verdict, f"bold {_COLOURS[result.verdict]}"), "  ", (printable(result.name), "bold")
         )
-    return table
+        console.print(line.append(f"  {summary(result, report.reference)}"))
+    for failure in result.failures:
+        _print_sentence(console, "-", "red", failure)
+    for cause in result.causes:
+        _print_sentence(console, f"cause: {printable(cause.fault)}:", "magenta", cause.sentence)
+    for note in result.notes:
+        owner = "note:" if result.role == "artifact" else f"note on {printable(result.name)}:"
+        _print_sentence(console, owner, "yellow", note, _INDENT if result.role == "artifact" else 0)
 
 
-def _retrieval_table(report: BenchReport) -> Table:
-    table = _table("Retrieval", "model", "rank-1", "change", "mAP", "change")
-    scores = report.reference.retrieval
-    table.add_row(
-        Path(report.reference.artifact).name, f"{100 * scores.rank1:.2f} %", "", f"{100 * scores.map:.2f} %", ""
-    )
-    for result in report.results:
-        parity = result.parity
-        table.add_row(
-            Path(result.artifact).name,
-            f"{100 * parity.rank1:.2f} %",
-            f"{100 * parity.rank1_delta:+.2f}",
-            f"{100 * parity.map:.2f} %",
-            f"{100 * parity.map_delta:+.2f}",
-        )
-    return table
+def _print_sentence(console: Console, mark: str, colour: str, sentence: str, indent: int = _INDENT) -> None:
+    console.print(Padding(Text.assemble((mark, colour), " ", printable(sentence)), (0, 0, 0, indent), expand=False))
 
 
-def _latency_table(report: BenchReport) -> Table:
-    table = _table("Latency (ms a batch)", "model", "batch", "p50", "p95", "p99", "images/s", "speedup (5-95 %)", "MB")
-    reference = report.reference
-    rows: list[tuple[str, Latency, str]] = [
-        (Path(reference.artifact).name, latency, "") for latency in reference.latency
-    ]
-    for result in report.results:
-        size = f"{result.size_bytes / 1e6:.1f}"
-        rows += [(Path(result.artifact).name, latency, size) for latency in result.latency]
-    for name, latency, size in sorted(rows, key=lambda row: row[1].batch):
-        speedup = latency.speedup
-        table.add_row(
-            name,
-            str(latency.batch),
-            f"{latency.p50_ms:.2f}",
-            f"{latency.p95_ms:.2f}",
-            f"{latency.p99_ms:.2f}",
-            f"{latency.images_per_s:.1f}",
-            f"{speedup.median:.2f} ({speedup.low:.2f}-{speedup.high:.2f})" if speedup else "",
-            size,
-        )
-    return table
-
-
-def _overhead_table(report: BenchReport) -> Table:
-    table = _table(
-        "Embedder.embed on a 1080p frame", "artifact", "boxes", "embed ms", "session ms", "overhead (5-95 %)"
-    )
-    for result in report.results:
-        overhead = result.embed_overhead
-        if overhead is not None:
-            table.add_row(
-                Path(result.artifact).name,
-                str(overhead.boxes),
-                f"{overhead.embed_p50_ms:.2f}",
-                f"{overhead.session_p50_ms:.2f}",
-                f"{100 * overhead.overhead:+.1f} % ({100 * overhead.low:+.1f} to {100 * overhead.high:+.1f})",
-            )
-    return table
+def _draw(table: ReportTable) -> Table:
+    drawn = Table(title=Text(table.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_edge=False)
+    for number, column in enumerate(table.columns):
+        left = not number or column in table.words
+        drawn.add_column(Text(column), justify="left" if left else "right", overflow="fold", no_wrap=not left)
+    for number, row in enumerate(table.rows):
+        if number in table.sections:
+            drawn.add_section()
+        drawn.add_row(*map(Text, row))
+    return drawn

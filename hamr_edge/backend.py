@@ -16,7 +16,8 @@ from hamr_edge.crop_canvas import canvas_capacity, lay_out_crops
 from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.openable import Openable
 from hamr_edge.preprocess import check_image, device_array_hint
-from hamr_edge.sidecar import Sidecar
+from hamr_edge.sidecar import Sidecar, sidecar_path
+from hamr_edge.stage_times import StageTimes, time_compute
 
 if TYPE_CHECKING:
     from hamr_edge.device_embeddings import DeviceEmbeddings
@@ -60,6 +61,14 @@ class Backend(Openable):
     def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed 1 to ``max_batch`` checked boxes of a contiguous frame; only called in the ``frame`` form."""
         raise NotImplementedError(f"{self.name} has no frame form")
+
+    def _crop_stages(self, batch: NDArray[np.uint8]) -> StageTimes:
+        """Time :meth:`_infer`; a backend that sends data to a device tells the ways from the work."""
+        return time_compute(lambda: self._infer(batch))
+
+    def _frame_stages(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> StageTimes:
+        """Time :meth:`_infer_frame`, as :meth:`_crop_stages`."""
+        return time_compute(lambda: self._infer_frame(frame, boxes))
 
     def infer(self, batch: NDArray[np.uint8] | OnDevice) -> NDArray[np.float32]:
         """Embed crops.
@@ -106,6 +115,46 @@ class Backend(Openable):
         checked = check_boxes(boxes, (whole.shape[0], whole.shape[1]))
         return self._split(checked, self.sidecar.max_batch, lambda part: self._infer_frame(whole, part))
 
+    def infer_stages(self, batch: NDArray[np.uint8]) -> StageTimes:
+        """Time the parts of one inference of ready crops.
+
+        The result is thrown away. Each part is waited for before the next begins, so their sum is somewhat more than
+        :meth:`infer` takes. Times of the first calls are those of a warm-up.
+
+        Args:
+            batch: As :meth:`infer`, 1 to ``max_batch`` crops, in host memory.
+
+        Raises:
+            InputError: Wrong type, dtype or shape, or no crop, or more than run at once.
+            HamrEdgeError: The backend is not open.
+        """
+        self._check_open()
+        checked = np.ascontiguousarray(self.check_batch(batch))
+        limit = self.sidecar.max_batch
+        if self.sidecar.form == "frame":
+            self._check_one_run(len(checked), min(limit, canvas_capacity(self.sidecar.input_size_hw)))
+            return self._frame_stages(*lay_out_crops(checked))
+        self._check_one_run(len(checked), limit)
+        return self._crop_stages(checked)
+
+    def infer_frame_stages(self, frame: NDArray[np.uint8], boxes: ArrayLike) -> StageTimes:
+        """Time the parts of one inference of a frame's boxes, as :meth:`infer_stages`.
+
+        Args:
+            frame: As :meth:`infer_frame`, in host memory.
+            boxes: 1 to ``max_batch``.
+
+        Raises:
+            InputError: As :meth:`infer_frame`, or no box, or more than run at once.
+            HamrEdgeError: The backend is not open.
+        """
+        self._check_open()
+        self.check_frame_form()
+        whole = np.ascontiguousarray(check_image(frame))
+        checked = check_boxes(boxes, (whole.shape[0], whole.shape[1]))
+        self._check_one_run(len(checked), self.sidecar.max_batch)
+        return self._frame_stages(whole, checked)
+
     def infer_to_device(self, batch: NDArray[np.uint8] | OnDevice) -> DeviceEmbeddings:  # noqa: ARG002
         """As :meth:`infer`, but the embeddings stay on the GPU; engines alone can do that.
 
@@ -145,6 +194,10 @@ class Backend(Openable):
                 "Embedder.embed(frame, boxes), which crops for it, or an artifact of 'hamr-edge export --form frame'"
             )
 
+    def _check_one_run(self, count: int, limit: int) -> None:
+        if not 1 <= count <= limit:
+            raise InputError(f"the stages of one run are timed, of 1 to {limit} crops; got {count}")
+
     def _keeps_on_host(self) -> InputError:
         return InputError(f"embeddings stay on the GPU with .engine artifacts only; this one runs on {self.name}")
 
@@ -177,10 +230,18 @@ def cuda_index(device: str) -> int:
 
 _TENSORRT = "hamr_edge.tensorrt_backend:TensorrtBackend"
 _ONNX = "hamr_edge.onnx_backend:OnnxBackend"
+_FOREIGN_ONNX = "hamr_edge.foreign_onnx:ForeignOnnxBackend"
 _PYTORCH = "hamr_edge.trainer.torch_backend:TorchBackend"
 
 
-def open_backend(artifact: str | Path, device: str = "auto", threads: int | None = None) -> Backend:
+def open_backend(
+    artifact: str | Path,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    mode: str | None = None,
+    input_description: str | None = None,
+) -> Backend:
     """Choose the backend for an artifact. The libraries it needs are imported here, not before.
 
     Args:
@@ -188,13 +249,16 @@ def open_backend(artifact: str | Path, device: str = "auto", threads: int | None
             reference).
         device: ``cpu``, ``cuda:0`` or ``auto`` (a GPU where one works, else the CPU; ``backend.device`` says which).
         threads: CPU threads of one inference; the library's default when None.
+        mode: How PyTorch runs a checkpoint: ``bf16``, ``fp16``, ``compile`` or some joined by ``+``; plainly when None.
+        input_description: What an ``.onnx`` file of others takes, such as ``rgb-float-imagenet``: see
+            :func:`hamr_edge.input_description.parse_input_description`. One with a sidecar goes by that.
 
     Returns:
         A backend that is not open yet: use it in a ``with`` statement.
 
     Raises:
-        InputError: The artifact is of no known kind, or ``device`` is not a device.
-        ArtifactError: The artifact's sidecar is missing or wrong.
+        InputError: The artifact is of no known kind, ``device`` is not a device, or an option is for another kind.
+        ArtifactError: The artifact's sidecar is missing or wrong, or a model of others is not as described.
         UnavailableError: A library or the device asked for is not there.
     """
     path = Path(artifact)
@@ -202,14 +266,24 @@ def open_backend(artifact: str | Path, device: str = "auto", threads: int | None
     if path.is_dir():
         target = _PYTORCH
     elif path.suffix == ".onnx":
-        target = _ONNX
+        target = _ONNX if input_description is None or sidecar_path(path).is_file() else _FOREIGN_ONNX
     elif path.suffix == ".engine":
         target = _TENSORRT
     elif not path.exists():
         raise InputError(f"model {path} is not there; expected an .onnx or .engine file or a checkpoint folder")
     else:
         raise InputError(f"model {path} is of no known kind; expected an .onnx or .engine file or a checkpoint folder")
+    options: dict[str, Any] = {}
+    if mode is not None:
+        if target != _PYTORCH:
+            raise InputError(f"mode {mode!r} is for checkpoint folders, which PyTorch runs; {path} is none")
+        options["mode"] = mode
+    if input_description is not None:
+        if path.suffix != ".onnx" or target == _PYTORCH:
+            raise InputError(f"the input {input_description!r} can be described of .onnx files only; {path} is none")
+        if target == _FOREIGN_ONNX:
+            options["description"] = input_description
     module_name, class_name = target.split(":")
     factory: Any = getattr(import_module(module_name), class_name)
-    backend: Backend = factory(path, device=device, threads=threads)
+    backend: Backend = factory(path, device=device, threads=threads, **options)
     return backend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,3 +45,49 @@ def lay_out_crops(batch: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[
     row, column = np.divmod(np.arange(count), columns)
     left, top = column * width, row * height
     return frame, np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
+
+
+def fits_a_frame(image: NDArray[np.uint8]) -> bool:
+    """Whether an image lies within ``LARGEST_FRAME_HW``."""
+    height, width, _ = image.shape
+    return bool(height <= LARGEST_FRAME_HW[0] and width <= LARGEST_FRAME_HW[1])
+
+
+def lay_out_images(
+    images: Sequence[NDArray[np.uint8]], most: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Put images of any sizes on frames, in order, in shelves from left to right and from top to bottom.
+
+    Args:
+        images: (H, W, 3) uint8 each, none larger than ``LARGEST_FRAME_HW``.
+        most: Images on one frame.
+
+    Yields:
+        A frame within the two sizes, black where no image lies, and the images' boxes in it: (N, 4) float32 xyxy.
+    """
+    height, width = LARGEST_FRAME_HW
+    placed: list[tuple[int, int, NDArray[np.uint8]]] = []
+    left = top = shelf = 0
+    for image in images:
+        if left + image.shape[1] > width:
+            left, top, shelf = 0, top + shelf, 0
+        if placed and (len(placed) == most or top + image.shape[0] > height):
+            yield _fill_frame(placed)
+            placed, left, top, shelf = [], 0, 0, 0
+        placed.append((top, left, image))
+        left, shelf = left + image.shape[1], max(shelf, image.shape[0])
+    if placed:
+        yield _fill_frame(placed)
+
+
+def _fill_frame(
+    placed: Sequence[tuple[int, int, NDArray[np.uint8]]],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    boxes = np.array([(x, y, x + image.shape[1], y + image.shape[0]) for y, x, image in placed], np.float32)
+    height, width = (
+        max(int(boxes[:, side].max()), least) for side, least in zip((3, 2), SMALLEST_FRAME_HW, strict=True)
+    )
+    frame = np.zeros((height, width, 3), np.uint8)
+    for y, x, image in placed:
+        frame[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return frame, boxes

@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.batch_buckets import bucket_of
 from hamr_edge.device_array import DeviceArray
-from hamr_edge.execution_lane import ALIGNMENT, ExecutionLane
+from hamr_edge.execution_lane import ALIGNMENT, Shapes
 from hamr_edge.preprocess import pixel_windows
+
+
+class Lane(Protocol):
+    """What a part starts on: a :class:`hamr_edge.execution_lane.ExecutionLane`, or one that is timed."""
+
+    def pinned(self, name: str, size: int) -> NDArray[np.uint8]:
+        """Page-locked host memory of an input."""
+
+    def upload(self, name: str, size: int) -> None:
+        """Send it to the device."""
+
+    def fetch(self, name: str, pointer: int, size: int) -> None:
+        """Fill an input from device memory."""
+
+    def execute(self, shapes: Shapes, addresses: dict[str, int] | None = None) -> None:
+        """Put the run on the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +37,7 @@ class Part:
     """One run of at most the maximum batch."""
 
     rows: int
-    start: Callable[[ExecutionLane], None]
+    start: Callable[[Lane], None]
     """Puts upload and run on an idle lane's stream."""
 
 
@@ -71,10 +88,10 @@ def frame_parts(
 class _HostFrame:
     frame: NDArray[np.uint8]
     size_hw: tuple[int, int]
-    lanes: set[ExecutionLane]
+    lanes: set[Lane]
     """Those that have it already."""
 
-    def give(self, lane: ExecutionLane) -> dict[str, int]:
+    def give(self, lane: Lane) -> dict[str, int]:
         if lane in self.lanes:
             return {}
         height, width = self.frame.shape[:2]
@@ -95,20 +112,18 @@ class _DeviceFrame:
     def size_hw(self) -> tuple[int, int]:
         return self.frame.shape[0], self.frame.shape[1]
 
-    def give(self, lane: ExecutionLane) -> dict[str, int]:
+    def give(self, lane: Lane) -> dict[str, int]:
         return _place(lane, "frame", self.frame.pointer, int(np.prod(self.frame.shape)))
 
 
-def _start_crops(part: NDArray[np.uint8], buckets: tuple[int, ...], lane: ExecutionLane) -> None:
+def _start_crops(part: NDArray[np.uint8], buckets: tuple[int, ...], lane: Lane) -> None:
     lane.pinned("images", part.nbytes).reshape(part.shape)[:] = part
     lane.upload("images", part.nbytes)
     # The rows behind are computed too and never read.
     lane.execute({"images": (bucket_of(len(part), buckets), *part.shape[1:])})
 
 
-def _start_device_crops(
-    batch: DeviceArray, first: int, rows: int, buckets: tuple[int, ...], lane: ExecutionLane
-) -> None:
+def _start_device_crops(batch: DeviceArray, first: int, rows: int, buckets: tuple[int, ...], lane: Lane) -> None:
     crop_bytes = int(np.prod(batch.shape[1:]))
     addresses = _place(lane, "images", batch.pointer + first * crop_bytes, rows * crop_bytes)
     # What lies behind the last crop on the device is not ours to read.
@@ -120,7 +135,7 @@ def _start_frame(
     boxes: NDArray[np.float32],
     first: int,
     buckets: tuple[int, ...],
-    lane: ExecutionLane,
+    lane: Lane,
 ) -> None:
     part = boxes[first : first + buckets[-1]]
     addresses = source.give(lane)
@@ -132,7 +147,7 @@ def _start_frame(
     lane.execute({"frame": (*source.size_hw, 3), "boxes": (bucket, 4)}, addresses)
 
 
-def _place(lane: ExecutionLane, name: str, pointer: int, size: int) -> dict[str, int]:
+def _place(lane: Lane, name: str, pointer: int, size: int) -> dict[str, int]:
     """Where a run reads device memory: where it lies, or copied into the lane's own where TensorRT could not."""
     if pointer % ALIGNMENT == 0:
         return {name: pointer}

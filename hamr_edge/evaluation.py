@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.backend import Backend
+from hamr_edge.crop_canvas import fits_a_frame, lay_out_images
 from hamr_edge.dataset import JUNK_IDENTITY, LabelledCrops, ReidDataset, read_crop
 from hamr_edge.preprocess import stack_crops
 from hamr_edge.progress import progress_bar
@@ -52,14 +53,34 @@ def embed_files(
         task = progress.add_task(description, total=len(paths), note="")
         for start in range(0, len(paths), sidecar.max_batch):
             chunk = paths[start : start + sidecar.max_batch]
-            batch = stack_crops([read_crop(path) for path in chunk], sidecar.input_size_hw)
-            rows = backend.infer(batch)
+            images = [read_crop(path) for path in chunk]
+            rows = embed_images(backend, images)
             if mirror:
-                rows = rows + backend.infer(batch[:, :, ::-1])
+                rows = rows + embed_images(backend, images, mirror=True)
                 rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             embeddings[start : start + len(chunk)] = rows
             progress.advance(task, len(chunk))
     return embeddings
+
+
+def embed_images(backend: Backend, images: Sequence[NDArray[np.uint8]], mirror: bool = False) -> NDArray[np.float32]:
+    """Embed whole crops of any sizes, resized where the artifact has it: in the graph in the frame form.
+
+    Args:
+        backend: An open backend.
+        images: (H, W, 3) uint8 BGR each, at least one.
+        mirror: Embed their mirror images instead.
+
+    Returns:
+        (N, D) float32, as the backend gives them.
+    """
+    sidecar = backend.sidecar
+    if sidecar.form == "frame" and all(fits_a_frame(image) for image in images):
+        shown = [image[:, ::-1] for image in images] if mirror else images
+        frames = lay_out_images(shown, sidecar.max_batch)
+        return np.concatenate([backend.infer_frame(frame, boxes) for frame, boxes in frames])
+    batch = stack_crops(images, sidecar.input_size_hw)
+    return backend.infer(batch[:, :, ::-1] if mirror else batch)
 
 
 def can_be_scored(query: LabelledCrops, gallery: LabelledCrops) -> bool:

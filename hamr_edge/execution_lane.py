@@ -95,6 +95,7 @@ class ExecutionLane:
             self.close()
             raise
         self._pinned: dict[str, NDArray[np.uint8]] = {}
+        self._marks: dict[int, Any] = {}
         self._seen: set[tuple[Any, ...]] = set()
         self._captured: OrderedDict[tuple[Any, ...], _CapturedRun] = OrderedDict()
 
@@ -147,6 +148,16 @@ class ExecutionLane:
         """Copy the first ``size`` bytes of the embeddings to another place on the device."""
         self._device.driver.memcpy_dtod_async(pointer, self._output, size, self._stream)
 
+    def mark(self, number: int) -> None:
+        """Note when the stream gets here; its event is made the first time, and kept."""
+        if number not in self._marks:
+            self._marks[number] = self._device.driver.Event()
+        self._marks[number].record(self._stream)
+
+    def elapsed_ms(self, first: int, second: int) -> float:
+        """Milliseconds of the device from a mark to a later one, after :meth:`wait`."""
+        return float(self._marks[first].time_till(self._marks[second]))
+
     def wait_for_stream(self, other_handle: int) -> None:
         """Start what follows only when all that another stream holds by now is done."""
         if self._graphs is None or not self._graphs.wait_for(self.stream_handle, other_handle):
@@ -167,6 +178,7 @@ class ExecutionLane:
         self._captured = OrderedDict()
         self._context = None
         self._pinned = {}
+        self._marks = {}
         while self._allocations:
             self._allocations.pop().free()
         self._stream = None

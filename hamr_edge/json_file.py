@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from hamr_edge.atomic import check_target, replace_file
-from hamr_edge.errors import InputError
+from hamr_edge.atomic import check_target
+from hamr_edge.text_file import write_text
 
 STDOUT = "-"
 
@@ -34,7 +34,4 @@ def write_json(values: Any, target: str) -> None:
     if target == STDOUT:
         click.echo(text, nl=False)
         return
-    try:
-        replace_file(Path(target), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--json {target} cannot be written: {error.strerror or error}") from error
+    write_text(text, target, "--json")

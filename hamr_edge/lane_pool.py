@@ -14,6 +14,8 @@ from hamr_edge.device_embeddings import DeviceEmbeddings
 from hamr_edge.engine_parts import Part
 from hamr_edge.errors import HamrEdgeError
 from hamr_edge.execution_lane import ExecutionLane
+from hamr_edge.stage_times import StageTimes
+from hamr_edge.timed_lane import TimedLane
 
 
 class LanePool:
@@ -105,6 +107,16 @@ class LanePool:
             raise
         return DeviceEmbeddings(int(allocation), (count, width), device.index, free, to_host)
 
+    def time_stages(self, lane: ExecutionLane, part: Part) -> StageTimes:
+        """Run one part with events between its stages; its embeddings are left where they are."""
+        try:
+            with self._telling():
+                timed = TimedLane(lane)
+                part.start(timed)
+                return timed.finish(part.rows * self._width * 4)
+        finally:
+            self._empty(lane)
+
     def close(self) -> None:
         """Wait for calls that run, refuse those that wait, and give everything back."""
         for _ in self._lanes:
@@ -144,10 +156,13 @@ class LanePool:
                 for lane in lanes[: len(parts)]:
                     collect(lane)
         finally:
-            # After an error too: a lane that goes back holds no work, and no buffer is still in use.
             for lane in lanes:
-                with suppress(self._device.driver.Error):
-                    lane.wait()
+                self._empty(lane)
+
+    def _empty(self, lane: ExecutionLane) -> None:
+        """After an error too: a lane that goes back holds no work, and no buffer is still in use."""
+        with suppress(self._device.driver.Error):
+            lane.wait()
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

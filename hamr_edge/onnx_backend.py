@@ -13,6 +13,7 @@ from hamr_edge.errors import ArtifactError, InputError
 from hamr_edge.onnx_binding import BoundSession
 from hamr_edge.onnx_session import open_session, resolve_device
 from hamr_edge.sidecar import Sidecar, load_sidecar
+from hamr_edge.stage_times import StageTimes
 
 CPU_PRECISION = "int8-cpu"
 """Made for ONNX Runtime's CPU kernels: other devices lack its operators."""
@@ -112,6 +113,16 @@ class OnnxBackend(Backend):
 
     def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._run({"frame": frame, "boxes": boxes}, len(boxes))
+
+    def _crop_stages(self, batch: NDArray[np.uint8]) -> StageTimes:
+        if self._bound is None:
+            return super()._crop_stages(batch)
+        return self._bound.run_stages({"images": batch}, len(batch))
+
+    def _frame_stages(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> StageTimes:
+        if self._bound is None:
+            return super()._frame_stages(frame, boxes)
+        return self._bound.run_stages({"frame": frame, "boxes": boxes}, len(boxes))
 
     def _run(self, feeds: dict[str, NDArray[Any]], rows: int) -> NDArray[np.float32]:
         if self._bound is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.onnx_session import import_onnxruntime, input_dtype
+from hamr_edge.stage_times import StageTimes, time_steps
 
 _OUTPUT = "embeddings"
 
@@ -53,15 +54,35 @@ class BoundSession:
             (rows, D) float32 in host memory; the caller owns it.
         """
         with self._lock:
-            for name, array in feeds.items():
-                self._binding.bind_ortvalue_input(name, self._upload(name, array))
-            shape = (rows, self._embedding_dim)
-            address = self._output.at_least(rows * self._embedding_dim * 4)
-            self._binding.bind_output(_OUTPUT, *self._place, np.float32, shape, address)
-            self._session.run_with_iobinding(self._binding)
-            self._binding.synchronize_outputs()
-            embeddings: NDArray[np.float32] = self._binding.copy_outputs_to_cpu()[0]
-            return embeddings
+            self._bind(feeds, rows)
+            self._compute()
+            return self._download()
+
+    def run_stages(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> StageTimes:
+        """Time the parts of :meth:`run`."""
+
+        def upload() -> None:
+            self._bind(feeds, rows)
+            self._binding.synchronize_inputs()
+
+        with self._lock:
+            return time_steps(upload, self._compute, self._download)
+
+    def _bind(self, feeds: Mapping[str, NDArray[Any]], rows: int) -> None:
+        """Send the inputs, and say where the output goes."""
+        for name, array in feeds.items():
+            self._binding.bind_ortvalue_input(name, self._upload(name, array))
+        shape = (rows, self._embedding_dim)
+        address = self._output.at_least(rows * self._embedding_dim * 4)
+        self._binding.bind_output(_OUTPUT, *self._place, np.float32, shape, address)
+
+    def _compute(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def _download(self) -> NDArray[np.float32]:
+        embeddings: NDArray[np.float32] = self._binding.copy_outputs_to_cpu()[0]
+        return embeddings
 
     def _upload(self, name: str, array: NDArray[Any]) -> Any:
         """Copy an array to the front of its buffer, and nothing behind it: an ``OrtValue`` of the array's shape.

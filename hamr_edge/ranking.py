@@ -34,6 +34,35 @@ class RetrievalScores:
     """Gallery images that are not junk."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueryScores:
+    """Scores query by query, of the queries that have at least one right gallery image."""
+
+    rows: NDArray[np.int64]
+    """(Q',) which of the queries these are, ascending."""
+    first_ranks: NDArray[np.int64]
+    """(Q',) rank of the nearest right gallery image, from 1."""
+    average_precisions: NDArray[np.float64]
+    """(Q',) in 0..1."""
+    inverse_penalties: NDArray[np.float64]
+    """(Q',) in 0..1: right matches over the rank of the last of them."""
+    gallery: int
+    """Gallery images that are not junk."""
+
+    def summary(self) -> RetrievalScores:
+        """Means over the queries."""
+        rank1, rank5, rank10 = (float(np.mean(self.first_ranks <= k)) for k in (1, 5, 10))
+        return RetrievalScores(
+            rank1,
+            rank5,
+            rank10,
+            float(np.mean(self.average_precisions)),
+            float(np.mean(self.inverse_penalties)),
+            len(self.rows),
+            self.gallery,
+        )
+
+
 def score_retrieval(
     query: NDArray[np.float32],
     gallery: NDArray[np.float32],
@@ -82,7 +111,18 @@ def score_blocks(
     query_cameras: NDArray[np.int64],
     gallery_cameras: NDArray[np.int64],
 ) -> RetrievalScores:
-    """Score rankings by any finite similarity, as :func:`score_retrieval` does by cosine.
+    """Score rankings by any finite similarity: the means of :func:`rank_queries`, with its arguments and errors."""
+    return rank_queries(blocks, query_identities, gallery_identities, query_cameras, gallery_cameras).summary()
+
+
+def rank_queries(
+    blocks: Iterable[tuple[int, NDArray[np.float32]]],
+    query_identities: NDArray[np.int64],
+    gallery_identities: NDArray[np.int64],
+    query_cameras: NDArray[np.int64],
+    gallery_cameras: NDArray[np.int64],
+) -> QueryScores:
+    """Score each query's ranking by any finite similarity, as :func:`score_retrieval` does by cosine.
 
     Args:
         blocks: The first query of each block and its (B, G) float32 similarities; greater is nearer. They are
@@ -98,7 +138,7 @@ def score_blocks(
     by_identity = np.argsort(gallery_identities, kind="stable")
     sorted_identities = gallery_identities[by_identity]
     starts, ends = (np.searchsorted(sorted_identities, query_identities, side) for side in ("left", "right"))
-    first_ranks, precisions, penalties = [], [], []
+    rows, first_ranks, precisions, penalties = [], [], [], []
     for start, block in blocks:
         for row, similarity in enumerate(block, start):
             same_identity = by_identity[starts[row] : ends[row]]
@@ -107,15 +147,18 @@ def score_blocks(
             if len(right):
                 similarity[same_identity[same_camera]] = -np.inf
                 ranks = _ranks_of_matches(similarity, right)
+                rows.append(row)
                 first_ranks.append(ranks[0])
                 precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
                 penalties.append(len(ranks) / ranks[-1])
     if not first_ranks:
         raise InputError("no query has a gallery image of its identity from another camera; nothing can be scored")
-    first = np.asarray(first_ranks)
-    rank1, rank5, rank10 = (float(np.mean(first <= k)) for k in (1, 5, 10))
-    return RetrievalScores(
-        rank1, rank5, rank10, float(np.mean(precisions)), float(np.mean(penalties)), len(first), len(gallery_identities)
+    return QueryScores(
+        np.asarray(rows),
+        np.asarray(first_ranks),
+        np.asarray(precisions),
+        np.asarray(penalties),
+        len(gallery_identities),
     )
 
 

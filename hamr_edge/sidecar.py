@@ -89,8 +89,17 @@ def load_sidecar(artifact: str | Path) -> Sidecar:
         way_out = rebuild_hint(artifact) if is_engine else "'hamr-edge export RUN -o DIR' writes one"
         raise ArtifactError(f"artifact {artifact} is not there; {way_out}")
     if not path.is_file():
+        of_others = (
+            ""
+            if artifact.suffix != ".onnx"
+            else (
+                "; for a model of others, 'hamr-edge bench' takes --input with what it expects, such as "
+                "--input rgb-float-imagenet"
+            )
+        )
         raise ArtifactError(
             f"{artifact} has no sidecar {path.name}{_trust(artifact)}; copy both files together, or {_again(artifact)}"
+            f"{of_others}"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -19,13 +19,14 @@ from hamr_edge.cuda_device import CudaDevice
 from hamr_edge.cuda_graphs import CudaGraphs
 from hamr_edge.device_array import DeviceArray, is_device_array, read_device_array
 from hamr_edge.device_embeddings import DeviceEmbeddings
-from hamr_edge.engine_parts import Part, crop_parts, frame_parts
+from hamr_edge.engine_parts import Lane, Part, crop_parts, frame_parts
 from hamr_edge.engine_preflight import check_engine, import_engine_library
 from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.execution_lane import ExecutionLane
 from hamr_edge.lane_pool import LanePool
 from hamr_edge.preprocess import check_image, crop_boxes
 from hamr_edge.sidecar import load_sidecar, require_record
+from hamr_edge.stage_times import StageTimes
 from hamr_edge.tensorrt_engine import load_engine
 
 _log = logging.getLogger(__name__)
@@ -177,6 +178,23 @@ class TensorrtBackend(Backend):
             checked = check_boxes(boxes, (array.shape[0], array.shape[1]))
             return run(pool, lanes, frame_parts(array, checked, self._buckets, (smallest[0], smallest[1])))
 
+    def _crop_stages(self, batch: NDArray[np.uint8]) -> StageTimes:
+        return self._time_stages(crop_parts(batch, self._buckets))
+
+    def _frame_stages(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> StageTimes:
+        smallest, _, largest = (shape[:2] for shape in self._profile["frame"])
+        if frame.shape[0] > largest[0] or frame.shape[1] > largest[1]:
+            raise InputError(
+                f"the stages of a frame are timed up to {largest[1]} x {largest[0]} pixels, which the engine crops "
+                f"itself; got {frame.shape[1]} x {frame.shape[0]}"
+            )
+        return self._time_stages(frame_parts(frame, boxes, self._buckets, (smallest[0], smallest[1])))
+
+    def _time_stages(self, parts: Sequence[Part]) -> StageTimes:
+        pool = self._open_pool()
+        with pool.borrow(1) as lanes:
+            return pool.time_stages(lanes[0], parts[0])
+
     def _open_pool(self) -> LanePool:
         self._check_open()
         pool = self._pool
@@ -188,7 +206,7 @@ class TensorrtBackend(Backend):
         """Ready crops for the frame form: side by side in a frame of their own."""
         limit = min(self.sidecar.max_batch, canvas_capacity(self.sidecar.input_size_hw))
 
-        def start(first: int, lane: ExecutionLane) -> None:
+        def start(first: int, lane: Lane) -> None:
             frame, boxes = lay_out_crops(batch[first : first + limit])
             smallest = self._profile["frame"][0]
             frame_parts(frame, boxes, self._buckets, (smallest[0], smallest[1]))[0].start(lane)

@@ -32,6 +32,7 @@ def check_backend(backend: Backend, atol: float = 1e-4) -> None:
         expected = _check_rows(backend, batch, atol)
         _check_refused(backend, batch)
         _check_frame(backend, atol)
+        _check_stages(backend, batch)
     _check_closed(backend, batch)
     backend.close()  # a second time does nothing
     with backend:  # and it can be opened again
@@ -44,6 +45,10 @@ def _check_closed(backend: Backend, batch: np.ndarray) -> None:
         backend.infer(batch[:1])
     with pytest.raises(HamrEdgeError, match="not open"):
         backend.infer_frame(batch[0], [[0, 0, 4, 4]])
+    with pytest.raises(HamrEdgeError, match="not open"):
+        backend.infer_stages(batch[:1])
+    with pytest.raises(HamrEdgeError, match="not open"):
+        backend.infer_frame_stages(batch[0], [[0, 0, 4, 4]])
 
 
 def _check_rows(backend: Backend, batch: np.ndarray, atol: float) -> np.ndarray:
@@ -125,3 +130,26 @@ def _check_frame(backend: Backend, atol: float) -> None:
             backend.infer_frame(wrong, boxes)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"boxes\[1\].* is inverted"):
         backend.infer_frame(frame, [[0, 0, 5, 5], [5, 5, 0, 0]])
+
+
+def _check_stages(backend: Backend, batch: np.ndarray) -> None:
+    """Times of one run; none of nothing, and none of what takes several runs."""
+    before = batch.copy()
+    frame, boxes = np.zeros((487, 653, 3), np.uint8), [[0, 0, 40, 80], [10, 20, 90, 200]]
+    count = min(2, backend.sidecar.max_batch)
+    found = [backend.infer_stages(batch[:count]), backend.infer_stages(batch[::-1][:count])]
+    if backend.sidecar.form == "frame":
+        found.append(backend.infer_frame_stages(frame, boxes[:count]))
+    else:
+        with pytest.raises(InputError, match=r"this one is in the crops form"):
+            backend.infer_frame_stages(frame, boxes[:count])
+    for times in found:
+        assert np.isfinite([times.upload_ms, times.compute_ms, times.download_ms]).all()
+        assert times.compute_ms > 0
+        assert min(times.upload_ms, times.download_ms) >= 0
+    for wrong in (batch[:0], batch):
+        with pytest.raises(InputError, match=rf"of 1 to {len(batch) - 1} crops; got {len(wrong)}"):
+            backend.infer_stages(wrong)
+    with pytest.raises(InputError, match=r"uint8 \(N, "):
+        backend.infer_stages(batch[0])
+    np.testing.assert_array_equal(batch, before, "the batch was written to")

@@ -6,6 +6,7 @@ Words of errors are as PyCUDA's: the call of the driver that failed, and CUDA's 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -171,12 +172,14 @@ class Stream:
 
 
 class Event:
-    __slots__ = ("__weakref__", "_gpu", "_machine", "_work")
+    __slots__ = ("__weakref__", "_gpu", "_machine", "_timed", "_times_s", "_work")
     _work: Work | None
 
     def __init__(self, flags: int = 0) -> None:
         with driver_call("cuEventCreate") as (here, gpu):
             self._machine, self._gpu, self._work = here, gpu, None
+            self._timed = not flags & event_flags.DISABLE_TIMING
+            self._times_s: list[float] = []
             here.events += 1
 
     def record(self, stream: Stream | None = None) -> Event:
@@ -184,7 +187,8 @@ class Event:
             recorded = here.streams.find(0 if stream is None else stream.handle, gpu)
             if recorded.capture is not None:
                 raise here.fault("cuEventRecord: events in captures are not doubled")
-            self._work = here.put(recorded, Step("record an event", _nothing))
+            times_s = self._times_s = []
+            self._work = here.put(recorded, Step("record an event", lambda: times_s.append(time.perf_counter())))
         return self
 
     def synchronize(self) -> Event:
@@ -198,6 +202,20 @@ class Event:
             # Who asks again and again gets there.
             here.streams.wait(self._work)
             return done
+
+    def time_since(self, event: Event, /) -> float:
+        with driver_call("cuEventElapsedTime") as (here, _):
+            for one in (event, self):
+                if not one._timed or one._work is None:
+                    raise LogicError("cuEventElapsedTime failed: invalid resource handle")
+                if not one._work.done:
+                    raise here.fault("cuEventElapsedTime: device not ready")
+                if not one._work.known:
+                    raise here.fault("cuEventElapsedTime: the host has not waited for the event")
+            return (self._times_s[0] - event._times_s[0]) * 1000.0
+
+    def time_till(self, event: Event, /) -> float:
+        return event.time_since(self)
 
     def __del__(self) -> None:
         if hasattr(self, "_gpu") and not self._machine.closed:

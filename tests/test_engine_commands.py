@@ -29,7 +29,19 @@ def test_eval_and_bench_take_engines(engines: Path, synthetic_dataset: Path, tmp
         [
             *(str(engines / name) for name in ("crops.engine", "frame.engine")),
             *("--reference", str(engines / "crops.onnx"), "--data", str(synthetic_dataset)),
-            *("--json", str(report), "--quiet", "--seconds", "0.1", "--min-rounds", "2", "--batch", "2"),
+            *(
+                "--json",
+                str(report),
+                "--quiet",
+                "--seconds",
+                "0.1",
+                "--min-rounds",
+                "2",
+                "--batch",
+                "2",
+                "--cold-starts",
+                "0",
+            ),
         ],
     )
     assert result.exit_code == 0, result.output

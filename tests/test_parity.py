@@ -4,17 +4,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hamr_edge import InputError
 from hamr_edge.benchmarks.parity import (
     Parity,
+    cosine_histogram,
+    finite_rows,
     measure_parity,
     nearest_neighbours,
     neighbour_overlap,
     row_cosines,
 )
+from hamr_edge.benchmarks.retrieval import measure_retrieval
 from hamr_edge.dataset import JUNK_IDENTITY, open_dataset
-from hamr_edge.scored_crops import ScoredCrops, choose_crops, score_crops
+from hamr_edge.scored_crops import ScoredCrops, choose_crops
 from tests.tiny_dataset import GALLERY, QUERIES, TEST_IDENTITIES
 
 
@@ -29,7 +34,8 @@ def _unit_rows(count: int, seed: int = 0, width: int = 8) -> np.ndarray:
 
 
 def _measure(reference: np.ndarray, embeddings: np.ndarray, crops: ScoredCrops) -> Parity:
-    return measure_parity(reference, nearest_neighbours(reference), score_crops(reference, crops), embeddings, crops)
+    before, after = (measure_retrieval(finite_rows(rows)[1], crops).scores for rows in (reference, embeddings))
+    return measure_parity(reference, nearest_neighbours(reference), before, embeddings, after, crops)
 
 
 def test_a_model_agrees_with_itself(crops: ScoredCrops) -> None:
@@ -91,6 +97,28 @@ def test_a_loss_of_retrieval_is_negative(crops: ScoredCrops) -> None:
     parity = _measure(perfect, _unit_rows(len(crops), width=14), crops)
     assert (parity.rank1 - 1, parity.map - 1) == (parity.rank1_delta, parity.map_delta)
     assert parity.map_delta < 0
+    assert parity.map_interval[0] < parity.map_delta < parity.map_interval[1] < 0
+    assert parity.rank1_interval[0] < parity.rank1_delta < parity.rank1_interval[1]
+
+
+def test_models_of_another_width_are_compared_by_their_neighbours(crops: ScoredCrops) -> None:
+    rows = _unit_rows(len(crops), width=8)
+    wider = np.concatenate([rows, np.zeros_like(rows)], axis=1)
+    parity = _measure(rows, wider, crops)
+    assert (parity.min_cosine, parity.p01_cosine, parity.mean_cosine, parity.worst_crop) == (None, None, None, None)
+    assert (parity.top1_agreement, parity.overlap_at_10, parity.map_delta) == (1.0, 1.0, 0.0)
+    scores = measure_retrieval(rows, crops).scores
+    with pytest.raises(InputError, match="of the same crops, got 40 and 39"):
+        measure_parity(rows, nearest_neighbours(rows), scores, rows[:-1], scores, crops)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
+def test_every_crop_is_in_the_histogram_once(cosines: list[float]) -> None:
+    histogram = cosine_histogram(np.asarray(cosines))
+    assert sum(histogram.counts) == len(cosines)
+    assert len(histogram.edges) == len(histogram.counts) + 1
+    assert histogram.edges[0] == 0
+    assert list(histogram.edges) == sorted(histogram.edges)
 
 
 def test_cosines_are_summed_exactly_and_bounded() -> None:
