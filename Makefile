@@ -7,7 +7,7 @@ BIN := $(abspath $(VENV))/bin
 STAMP := $(abspath $(VENV))/installed.stamp
 DEMO ?= demo
 
-.PHONY: demo test check bindings wheel clean
+.PHONY: demo test check bindings peers wheel clean
 
 demo: $(STAMP)
 	$(BIN)/hamr-edge demo -o $(DEMO)
@@ -28,6 +28,17 @@ check: $(STAMP)
 bindings: $(STAMP)
 	$(BIN)/python -m tests.enterprise_bindings
 	$(BIN)/python -m tests.pycuda_source
+
+# An environment for each program that bench can measure beside ours; see benchmarks/peers/README.md for the GPU question.
+peers:
+	$(PYTHON) -m venv peers/plain
+	peers/plain/bin/pip install --quiet numpy==2.4.6 opencv-python==4.14.0.94 onnxruntime==1.32.0
+	$(PYTHON) -m venv peers/boxmot
+	peers/boxmot/bin/pip install --quiet torch==2.13.0 torchvision==0.28.0 boxmot==25.0.0 onnxruntime==1.24.3 \
+	  opencv-python==4.14.0.94 numpy==2.4.6
+	$(PYTHON) -m venv peers/torchreid
+	peers/torchreid/bin/pip install --quiet torch==2.13.0 torchvision==0.28.0 torchreid==0.2.5 opencv-python==4.14.0.94 \
+	  numpy==2.4.6 pillow==13.0.0 gdown tensorboard scipy h5py matplotlib
 
 wheel: $(STAMP)
 	rm -rf build dist

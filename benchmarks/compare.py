@@ -68,6 +68,10 @@ def compare(
     crops = choose_crops(dataset, config.max_crops, config.seed)
     first, others = _enter(artifacts, reference, config)
     contestants = [first, *others]
+    for contestant in others:
+        if isinstance(contestant, PeerContestant):
+            with contestant:  # a program that does not start must not end hours of measuring
+                stderr_console(quiet).print(f"{contestant.name}: {contestant.label}", markup=False)
     before = machine_state()
     cold_starts = [_start_cold(contestant, config, quiet) for contestant in contestants]
     with first:
@@ -78,7 +82,7 @@ def compare(
         with contestant:
             accuracies.append(measure_accuracy(contestant, expected, crops, config, quiet))
         judgements.append(
-            judge(contestant, accuracies[-1], first, expected, sidecars, crops, config)
+            judge(contestant, accuracies[-1], first, expected, sidecars, crops, config, quiet)
             if isinstance(contestant, ModelContestant) and contestant.role == "artifact"
             else None
         )

@@ -24,6 +24,7 @@ from hamr_edge.benchmarks.verdict import (
     judge_threshold,
 )
 from hamr_edge.dataset import read_crop
+from hamr_edge.progress import stderr_console
 from hamr_edge.scored_crops import ScoredCrops
 from hamr_edge.sidecar import Sidecar
 
@@ -50,6 +51,7 @@ def judge(
     sidecars: Sequence[Sidecar],
     crops: ScoredCrops,
     config: BenchConfig,
+    quiet: bool = True,
 ) -> Judgement:
     """Hold one artifact against its budgets, and look for the cause of what it missed; opens both models for that.
 
@@ -61,6 +63,7 @@ def judge(
         sidecars: Of all models compared, to follow an engine to its ONNX file.
         crops: What both were measured on.
         config: With the budgets asked for.
+        quiet: Do not say that a cause is looked for.
     """
     budgets = budgets_of(artifact.precision, config.budgets)
     scores = expected.retrieval.scores.summary()
@@ -81,6 +84,9 @@ def judge(
         found += judge_cross_gallery(accuracy.cross_gallery, scores, budgets, artifact.precision)
     causes: tuple[Cause, ...] = ()
     if found:
+        stderr_console(quiet).print(
+            f"{artifact.name} failed: looking for the cause, which may take minutes", markup=False
+        )
         with reference, artifact:
             causes = find_causes(artifact.backend, reference.backend, images, ranges)
     return Judgement(budgets, tuple(found), causes, (*doubts_of_parity(accuracy.parity, budgets), *ranges.notes()))

@@ -11,6 +11,8 @@ from hamr_edge.benchmarks.command import bench
 from hamr_edge.eval_command import evaluate_model
 from tests.gpu_double import Machine
 
+_FAST = ("--quiet", "--seconds", "0.1", "--max-seconds", "0.1", "--min-rounds", "2", "--batch", "2", "--cold-starts")
+
 
 def test_eval_and_bench_take_engines(engines: Path, synthetic_dataset: Path, tmp_path: Path, one_gpu: Machine) -> None:
     scores = []
@@ -29,19 +31,7 @@ def test_eval_and_bench_take_engines(engines: Path, synthetic_dataset: Path, tmp
         [
             *(str(engines / name) for name in ("crops.engine", "frame.engine")),
             *("--reference", str(engines / "crops.onnx"), "--data", str(synthetic_dataset)),
-            *(
-                "--json",
-                str(report),
-                "--quiet",
-                "--seconds",
-                "0.1",
-                "--min-rounds",
-                "2",
-                "--batch",
-                "2",
-                "--cold-starts",
-                "0",
-            ),
+            *("--json", str(report), *_FAST, "0"),
         ],
     )
     assert result.exit_code == 0, result.output
