@@ -111,7 +111,10 @@ def bench(
         print_report(report, stdout_console())
         if history is not None:
             print_history(history, stdout_console())
-    reasons = [f"{result.name}: {result.failures[0]}" for result in report.failed]
+    reasons = [
+        f"{result.name}: {result.failures[0]}{''.join(f'; cause: {cause.fault}' for cause in result.causes)}"
+        for result in report.failed
+    ]
     if reasons:
         reasons.insert(0, f"{len(reasons)} of {len(report.judged)} artifacts failed")
     if history is not None and (lost := worse(history)):

@@ -32,7 +32,7 @@ import numpy as np
 from protocol import PeerEmbedder, import_library, serve
 
 class Means(PeerEmbedder):
-    library, version, backend, precision, device, model = "means", "1.0", "numpy", "fp32", "cpu", __file__
+    name, version, backend, precision, device, model = "means", "1.0", "numpy", "fp32", "cpu", __file__
     def __init__(self, arguments):
         self.fault = arguments.fault
         if self.fault == "library":

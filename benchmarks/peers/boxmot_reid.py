@@ -16,7 +16,7 @@ _ENVIRONMENT = "pip install torch==2.13.0 torchvision==0.28.0 boxmot==25.0.0 onn
 class BoxmotReID(PeerEmbedder):
     """``ReID(weights)(image, boxes)``: it crops, resizes and normalises by itself, in a batch."""
 
-    library = "boxmot"
+    name = "boxmot"
     precision = "fp32"
     device = "cpu"
 

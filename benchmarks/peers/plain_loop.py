@@ -15,7 +15,7 @@ _ENVIRONMENT = "pip install numpy==2.4.6 opencv-python==4.14.0.94 onnxruntime==1
 class PlainLoop(PeerEmbedder):
     """Crop, resize, colours, range, layout, one run, norm; box by box."""
 
-    library = "plain loop"
+    name = "plain loop"
     precision = "fp32"
     device = "cpu"
 

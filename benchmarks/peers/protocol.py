@@ -28,7 +28,7 @@ _MISSING_LIBRARY = 4
 class PeerEmbedder(ABC):
     """What a script wraps; frames and crops are (H, W, 3) uint8 BGR, boxes (N, 4) float32 xyxy pixels."""
 
-    library: str
+    name: str
     version: str
     backend: str
     """Words for the reports: library, version, and what runs the network."""
@@ -77,7 +77,7 @@ def serve(parser: argparse.ArgumentParser, load: Callable[[argparse.Namespace], 
     embedded = time.perf_counter()
     ready = {
         "protocol": VERSION,
-        "name": embedder.library,
+        "name": embedder.name,
         "version": embedder.version,
         "backend": embedder.backend,
         "precision": embedder.precision,

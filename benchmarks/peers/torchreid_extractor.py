@@ -17,7 +17,7 @@ _ENVIRONMENT = (
 class Torchreid(PeerEmbedder):
     """Its users crop the boxes and turn BGR to RGB; the extractor does the rest, each crop through Pillow."""
 
-    library = "torchreid"
+    name = "torchreid"
     precision = "fp32"
     device = "cpu"
 
