@@ -132,7 +132,6 @@ def _turn(contestant: Callable[[], object], clock: Callable[[], float], settle_s
 def _no_garbage_collection() -> Iterator[None]:
     """Reference counting still frees what it can; a collection of cycles would fall on whoever runs at the time."""
     was_on = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
