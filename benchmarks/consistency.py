@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from hamr_edge.backend import Backend
 from hamr_edge.benchmarks.parity import finite_rows, row_cosines
 from hamr_edge.dataset import read_crop
-from hamr_edge.preprocess import stack_crops
+from hamr_edge.evaluation import embed_images
 from hamr_edge.scored_crops import ScoredCrops
 from hamr_edge.sidecar import Sidecar
 
-SAMPLE = 32
+_ALONE = 32
+"""Crops that are embedded one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class BatchConsistency:
     batches: tuple[int, ...]
     """The batch sizes that were tried."""
     min_cosine: float
+    """1 where a crop is NaN or infinite alone and in company: that is no sign of mixed rows."""
     worst_crop: str
     worst_batch: int
     by_batch: tuple[BatchParity, ...] = ()
@@ -51,35 +53,51 @@ def measure_consistency(
     rng: np.random.Generator,
     reference: NDArray[np.float32] | None = None,
 ) -> BatchConsistency:
-    """Embed some crops one by one, and again in shuffled batches.
+    """Embed some crops one by one, and again in shuffled batches, which larger sizes fill up with more crops.
 
     Args:
         backend: An open backend.
         crops: Where the crops are drawn from.
-        batches: Batch sizes to try, besides 2, an engine's optimum and the backend's maximum.
+        batches: Batch sizes to try, besides 2, an engine's optimum and the backend's maximum; those above the maximum
+            or the number of crops become that.
         rng: Draws the crops and their order.
         reference: (N, D) float32 of the reference, a row a crop; None where it is of another width.
     """
-    rows = rng.permutation(len(crops))[:SAMPLE]
-    limit = min(backend.sidecar.max_batch, len(rows))
+    limit = min(backend.sidecar.max_batch, len(crops))
     sizes = tuple(sorted({min(size, limit) for size in (2, *batches, *_optimum(backend.sidecar))} | {limit}))
-    batch = stack_crops([read_crop(crops.paths[row]) for row in rows], backend.sidecar.input_size_hw)
-    alone = np.concatenate([backend.infer(batch[[row]]) for row in range(len(batch))])
+    rows = rng.permutation(len(crops))[: max(_ALONE, limit)]
+    images = [read_crop(crops.paths[row]) for row in rows]
+    alone = np.concatenate([embed_images(backend, [image]) for image in images[:_ALONE]])
     worst, worst_row, worst_size = np.inf, 0, sizes[0]
     found = [] if reference is None else [_hold(1, alone, reference, rows, crops)]
     for size in sizes:
-        order = rng.permutation(len(batch))
-        together = np.empty_like(alone)
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            together[chosen] = backend.infer(batch[chosen])
-        cosines = row_cosines(*(finite_rows(embeddings)[1] for embeddings in (alone, together)))
+        together = _embed_shuffled(backend, images[: max(_ALONE, size)], size, rng)
+        cosines = _agreement(alone, together[:_ALONE])
         row = int(np.argmin(cosines))
         if cosines[row] < worst:
             worst, worst_row, worst_size = float(cosines[row]), row, size
         if reference is not None and size > 1:
             found.append(_hold(size, together, reference, rows, crops))
-    return BatchConsistency(len(rows), sizes, worst, crops.name(int(rows[worst_row])), worst_size, tuple(found))
+    return BatchConsistency(len(alone), sizes, worst, crops.name(int(rows[worst_row])), worst_size, tuple(found))
+
+
+def _embed_shuffled(
+    backend: Backend, images: Sequence[NDArray[np.uint8]], size: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Embed in batches of one size and in random order; the rows come back in the images' order."""
+    order = rng.permutation(len(images))
+    embeddings = np.empty((len(images), backend.sidecar.embedding_dim), np.float32)
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        embeddings[chosen] = embed_images(backend, [images[index] for index in chosen])
+    return embeddings
+
+
+def _agreement(alone: NDArray[np.float32], together: NDArray[np.float32]) -> NDArray[np.float64]:
+    (finite, rows), (still_finite, other_rows) = finite_rows(alone), finite_rows(together)
+    cosines = row_cosines(rows, other_rows)
+    cosines[~finite & ~still_finite] = 1.0
+    return cosines
 
 
 def _optimum(sidecar: Sidecar) -> list[int]:
@@ -95,7 +113,7 @@ def _hold(
     rows: NDArray[np.int64],
     crops: ScoredCrops,
 ) -> BatchParity:
-    cosines = row_cosines(reference[rows], finite_rows(embeddings)[1])
+    cosines = row_cosines(reference[rows[: len(embeddings)]], finite_rows(embeddings)[1])
     worst = int(np.argmin(cosines))
     return BatchParity(
         batch=size,

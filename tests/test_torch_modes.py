@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from tests.check_backend import check_backend
 CPU = torch.device("cpu")
 GPU = torch.device("cuda:0")
 _compiles = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+_slow = pytest.mark.skipif(
+    not {"HAMR_STRICT", "HAMR_COMPILE"} & set(os.environ),
+    reason="slow: set HAMR_COMPILE=1, as CI does with HAMR_STRICT",
+)
 
 
 def _crops(count: int, backend: Backend) -> np.ndarray:
@@ -53,6 +58,7 @@ class _Tiny(nn.Module):
 
 
 @_compiles
+@_slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_is_compiled_once_for_each_kind_of_batch(precision: str) -> None:
     """One crop, a few, many."""
