@@ -21,6 +21,7 @@ class Neighbour:
     """File within the data set's folder, with forward slashes."""
     cosine: float
     same_person: bool
+    """False of two distractors, whose people are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def _nearest(embeddings: NDArray[np.float32], row: int, crops: ScoredCrops, fold
     identities = np.concatenate([crops.query.identities, crops.gallery.identities])
     cameras = np.concatenate([crops.query.cameras, crops.gallery.cameras])
     similarity = embeddings[split:] @ embeddings[row]
-    same_person = identities[split:] == identities[row]
+    # Distractors share a number and need not be one person; their number is no query's.
+    same_person = (identities[split:] == identities[row]) & np.isin(identities[row], crops.query.identities)
     allowed = ~(same_person & (cameras[split:] == cameras[row]))
     if row >= split:
         allowed[row - split] = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from hamr_edge import open_backend
 from hamr_edge.benchmarks.consistency import BatchConsistency, measure_consistency
-from hamr_edge.crop_canvas import LARGEST_FRAME_HW
 from hamr_edge.dataset import open_dataset
 from hamr_edge.evaluation import embed_files
 from hamr_edge.scored_crops import ScoredCrops, choose_crops
@@ -17,6 +17,7 @@ from tests import variants
 from tests.artifacts import write_tiny_artifact, write_tiny_frame_artifact
 from tests.engine_files import write_engine
 from tests.gpu_double import Machine
+from tests.planted_faults import resize_by_nearest
 
 
 @pytest.fixture
@@ -52,10 +53,15 @@ def test_no_batch_is_larger_than_the_data_set(tmp_path: Path, crops: ScoredCrops
     assert (found.images, found.batches) == (3, (2, 3))
 
 
-def test_a_fault_of_the_largest_batch_alone_is_seen(tmp_path: Path, crops: ScoredCrops) -> None:
+@pytest.mark.parametrize("right_up_to", [4, 35])
+def test_a_fault_of_the_largest_batch_alone_is_seen(tmp_path: Path, crops: ScoredCrops, right_up_to: int) -> None:
+    def repeat_a_row(model: onnx.ModelProto) -> None:
+        variants.repeat_fourth_row(model)
+        last = next(item for item in model.graph.initializer if item.name == "three")
+        last.CopyFrom(onnx.numpy_helper.from_array(np.array([right_up_to - 1]), "three"))
+
     good = write_tiny_artifact(tmp_path / "tiny.onnx", max_batch=40)
-    # Rows after the fourth are wrong, so one crop in ten is right.
-    bad = variants.write_variant(good, tmp_path / "bad.onnx", variants.repeat_fourth_row)
+    bad = variants.write_variant(good, tmp_path / "bad.onnx", repeat_a_row)
     found = _measure(bad, crops, (2, 4), good)
     assert (found.batches, found.worst_batch) == ((2, 4, 40), 40)
     assert found.min_cosine < 0.9
@@ -82,13 +88,9 @@ def test_an_engine_is_tried_at_the_size_it_is_tuned_for(tmp_path: Path, crops: S
         assert min(one.min_cosine for one in found.by_batch) > 1 - 1e-6
 
 
-def test_the_frame_form_gets_whole_crops(tmp_path: Path, crops: ScoredCrops, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = write_tiny_frame_artifact(tmp_path / "frame.onnx")
-    with open_backend(artifact, "cpu") as backend:
-        seen = []
-        monkeypatch.setattr(backend, "infer", lambda *_: pytest.fail("crops were resized before the graph saw them"))
-        embed = backend.infer_frame
-        monkeypatch.setattr(backend, "infer_frame", lambda frame, boxes: seen.append(frame.shape) or embed(frame, boxes))
-        measure_consistency(backend, crops, (4,), np.random.default_rng(0))
-    assert seen
-    assert all(height <= LARGEST_FRAME_HW[0] for height, _, _ in seen)
+def test_a_graph_that_resizes_another_way_is_seen(tmp_path: Path, crops: ScoredCrops) -> None:
+    good = write_tiny_frame_artifact(tmp_path / "frame.onnx")
+    bad = variants.write_variant(good, tmp_path / "bad.onnx", resize_by_nearest)
+    right, wrong = (_measure(path, crops, (4,), tmp_path / "crops" / "frame.onnx").by_batch for path in (good, bad))
+    assert min(one.min_cosine for one in right) > 1 - 1e-6
+    assert max(one.mean_cosine for one in wrong) < 1 - 1e-5

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hamr_edge import InputError
-from hamr_edge.ranking import RetrievalScores, score_blocks, score_retrieval
+from hamr_edge.ranking import RetrievalScores, rank_queries, score_blocks, score_retrieval
 
 # Few values and whole numbers: products are exact, and ties are many.
 _SIDE = st.integers(-1, 2)
@@ -73,6 +73,27 @@ def test_scores_are_those_of_a_slow_reference(retrieval: tuple) -> None:
     assert scores.minp == pytest.approx(np.mean(penalties), abs=1e-12)
     for k, share in ((1, scores.rank1), (5, scores.rank5), (10, scores.rank10)):
         assert share == pytest.approx(np.mean(np.array(first_ranks) <= k), abs=1e-12)
+
+
+def test_each_query_that_counts_has_its_own_scores() -> None:
+    rng = np.random.default_rng(4)
+    query, gallery = (rng.integers(-2, 3, (count, 4)).astype(np.float32) for count in (30, 50))
+    people, others = rng.integers(0, 12, 30), rng.integers(0, 9, 50)  # three people are in no gallery image
+    cameras, other_cameras = rng.integers(1, 4, 30), rng.integers(1, 4, 50)
+    blocks = [(start, query[start : start + 8] @ gallery.T) for start in range(0, 30, 8)]
+    found = rank_queries(blocks, people, others, cameras, other_cameras)
+    labels = [list(zip(*pair, strict=True)) for pair in ((people, cameras), (others, other_cameras))]
+    for place, row in enumerate(found.rows):
+        (first,), (precision,), (penalty,) = naive_scores(query[[row]], gallery, [labels[0][row]], labels[1])
+        assert found.first_ranks[place] == first
+        assert found.average_precisions[place] == pytest.approx(precision, abs=1e-12)
+        assert found.inverse_penalties[place] == pytest.approx(penalty, abs=1e-12)
+    uncounted = sorted(set(range(30)) - set(found.rows.tolist()))
+    assert uncounted
+    assert found.rows.tolist() == sorted(found.rows.tolist())
+    assert all(naive_scores(query[[row]], gallery, [labels[0][row]], labels[1]) == ([], [], []) for row in uncounted)
+    assert found.gallery == 50
+    assert found.summary() == score_retrieval(query, gallery, people, others, cameras, other_cameras)
 
 
 def test_small_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,3 +153,28 @@ def test_the_worst_crops_come_with_their_neighbours(tiny_dataset: Path) -> None:
                 assert near.cosine == pytest.approx(
                     float(embeddings[len(crops.query) + index] @ embeddings[row]), abs=1e-5
                 )
+
+
+@pytest.mark.parametrize("row", [3, 12, 30])
+def test_a_crop_is_no_neighbour_of_its_own_nor_of_its_person_under_its_camera(tiny_dataset: Path, row: int) -> None:
+    crops = choose_crops(open_dataset(tiny_dataset))
+    people, cameras = (
+        np.concatenate([getattr(part, name) for part in (crops.query, crops.gallery)])
+        for name in ("identities", "cameras")
+    )
+    rng = np.random.default_rng(2)
+    # What must be left out lies nearest.
+    rows = _unit_rows(rng, 100)[4 * people + cameras] + 0.01 * _unit_rows(rng, len(crops))
+    cosines = np.ones(len(crops))
+    cosines[row] = 0.5
+    worst = find_worst_crops(rows, rows, cosines, crops, tiny_dataset / "elsewhere")[0]
+    same = (people == people[row]) & (people != 0)  # rows 12 to 15 are distractors: nobody knows who is who
+    left = [
+        other
+        for other in range(len(crops.query), len(crops))
+        if other != row and not (same[other] and cameras[other] == cameras[row])
+    ]
+    nearest = sorted(left, key=lambda other: -float(rows[other] @ rows[row]))[:5]
+    assert worst.crop == crops.name(row)  # outside the folder: its own folder and its name
+    assert [near.crop for near in worst.before] == [crops.name(other) for other in nearest]
+    assert [near.same_person for near in worst.after] == [bool(same[other]) for other in nearest]
