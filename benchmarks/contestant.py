@@ -14,12 +14,10 @@ from hamr_edge.benchmarks.cold_start import ColdStart
 from hamr_edge.benchmarks.latency import SelfTimed
 from hamr_edge.benchmarks.peer_process import PeerProcess
 from hamr_edge.benchmarks.results import Role
-from hamr_edge.dataset import read_crop
 from hamr_edge.embedder import Embedder
-from hamr_edge.evaluation import embed_files
+from hamr_edge.evaluation import embed_chunks, embed_files
 from hamr_edge.openable import Openable
 from hamr_edge.preprocess import stack_crops
-from hamr_edge.progress import progress_bar
 from hamr_edge.sidecar import external_data_path
 
 _PEER_CROPS = 32
@@ -154,19 +152,10 @@ class PeerContestant(Openable):
 
     def embed(self, paths: Sequence[Path], mirror: bool, quiet: bool) -> NDArray[np.float32]:
         """Embed image files: (N, D) float32, rows of unit L2 norm."""
-        rows = []
-        with progress_bar(quiet) as progress:
-            task = progress.add_task(self.name, total=len(paths), note="")
-            for start in range(0, len(paths), _PEER_CROPS):
-                images = [read_crop(path) for path in paths[start : start + _PEER_CROPS]]
-                embeddings = self.peer.embed_crops(images)
-                if mirror:
-                    mirrored = self.peer.embed_crops([np.ascontiguousarray(image[:, ::-1]) for image in images])
-                    embeddings = embeddings + mirrored
-                    embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-                rows.append(embeddings)
-                progress.advance(task, len(images))
-        return np.concatenate(rows)
+        return embed_chunks(self._embed_images, paths, _PEER_CROPS, self.embedding_dim, mirror, quiet, self.name)
+
+    def _embed_images(self, images: Sequence[NDArray[np.uint8]], mirror: bool) -> NDArray[np.float32]:
+        return self.peer.embed_crops([np.ascontiguousarray(image[:, ::-1]) for image in images] if mirror else images)
 
     def whole_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Callable[[], object]:
         """From a frame and its boxes to embeddings, timed by the program itself."""

@@ -41,7 +41,7 @@ def measure_stages(
 ) -> StageSplit:
     """Time cropping, the parts of the inference, and ``embed`` as a whole, each once a round in random order.
 
-    As in :func:`hamr_edge.benchmarks.latency.measure_rounds`, a turn is two runs, and the second is timed.
+    A turn is two runs, and the second is timed: one model alone, so no other's threads have to come to rest.
 
     Args:
         backend: An open backend.

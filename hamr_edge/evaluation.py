@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,15 +49,40 @@ def embed_files(
         InputError: A file is missing or cannot be decoded; the message names it.
     """
     sidecar = backend.sidecar
-    embeddings = np.empty((len(paths), sidecar.embedding_dim), np.float32)
+    return embed_chunks(
+        partial(embed_images, backend), paths, sidecar.max_batch, sidecar.embedding_dim, mirror, quiet, description
+    )
+
+
+def embed_chunks(
+    embed: Callable[[Sequence[NDArray[np.uint8]], bool], NDArray[np.float32]],
+    paths: Sequence[Path],
+    chunk_size: int,
+    width: int,
+    mirror: bool,
+    quiet: bool,
+    description: str,
+) -> NDArray[np.float32]:
+    """Read image files some at a time, and embed them by a function: what :func:`embed_files` does for any model.
+
+    Args:
+        embed: Takes (H, W, 3) uint8 BGR images, and whether to mirror them; gives (n, D) float32.
+        paths: Image files.
+        chunk_size: Files at once.
+        width: D.
+        mirror: As in :func:`embed_files`.
+        quiet: No progress bar.
+        description: The bar's label.
+    """
+    embeddings = np.empty((len(paths), width), np.float32)
     with progress_bar(quiet) as progress:
         task = progress.add_task(description, total=len(paths), note="")
-        for start in range(0, len(paths), sidecar.max_batch):
-            chunk = paths[start : start + sidecar.max_batch]
+        for start in range(0, len(paths), chunk_size):
+            chunk = paths[start : start + chunk_size]
             images = [read_crop(path) for path in chunk]
-            rows = embed_images(backend, images)
+            rows = embed(images, False)
             if mirror:
-                rows = rows + embed_images(backend, images, mirror=True)
+                rows = rows + embed(images, True)
                 rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             embeddings[start : start + len(chunk)] = rows
             progress.advance(task, len(chunk))
