@@ -29,3 +29,7 @@ class UnavailableError(HamrEdgeError):
     """The device or library asked for is not there."""
 
     exit_code = 4
+
+
+class OverloadError(HamrEdgeError):
+    """More work came than could be done in time: a request was dropped or rejected, as the queue's rule says."""
