@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import http.server
 import itertools
 import logging
+import socket
 import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
 from hamr_edge.video import Capture, ImageSequence, hide_password, open_source
+from tests.motion_jpeg import MotionJpegServer
 from tests.video_files import moving_square, square_x, write_video
 
 
@@ -112,41 +114,99 @@ def test_a_closed_source_says_how_to_open_it(tmp_path: Path) -> None:
 def test_passwords_are_hidden() -> None:
     assert hide_password("rtsp://me:secret@10.0.0.1/x") == "rtsp://me:***@10.0.0.1/x"
     assert hide_password("rtsp://me:se@cret@10.0.0.1/x") == "rtsp://me:***@10.0.0.1/x"
-    for plain in ("http://10.0.0.1:8080/a@b:c", "folder/video.mp4"):
+    assert hide_password("rtsp://h/user=me&password=secret&channel=1") == "rtsp://h/user=me&password=***&channel=1"
+    assert hide_password("rtspsrc user-id=me user-pw=secret ! x") == "rtspsrc user-id=me user-pw=*** ! x"
+    for plain in ("http://10.0.0.1:8080/a@b:c", "folder/video.mp4", "folder/password=x.mp4"):
         assert hide_password(plain) == plain
     assert open_source("rtsp://me:secret@10.0.0.1/x").name == "rtsp://me:***@10.0.0.1/x"
 
 
-class _MotionJpeg(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for image in moving_square(12):
-            data = cv2.imencode(".jpg", image)[1].tobytes()
-            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
-            self.wfile.write(data + b"\r\n")
-
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
-
-
-@pytest.fixture
-def stream_url() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _MotionJpeg) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/camera"
-        server.shutdown()
-        thread.join()
-
-
-def test_a_stream_is_live_and_keeps_the_wall_clocks_time(stream_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), open_source(stream_url) as source:
+def test_a_stream_is_live_and_keeps_the_wall_clocks_time(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        MotionJpegServer(frames=12) as camera,
+        caplog.at_level(logging.WARNING),
+        open_source(camera.url) as source,
+    ):
         assert (source.is_live, source.frame_count) == (True, None)
+        before = time.time()
         frames = list(source)
+        after = time.time()
     assert len(frames) > 8
     times = [frame.time_s for frame in frames]
     assert times[0] == 0
     assert all(0 < after - before < 5 for before, after in itertools.pairwise(times))
+    unix_times = [frame.unix_time_s or 0 for frame in frames]
+    assert [before, *unix_times, after] == sorted([before, *unix_times, after])
+    assert unix_times[-1] - unix_times[0] == pytest.approx(times[-1], abs=0.1)
     assert "stopped giving frames" in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_host_that_never_answers_does_not_hang(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = Capture(f"{scheme}://me:secret@127.0.0.1:{silent.getsockname()[1]}/x", timeout_s=0.2)
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match=rf"{scheme}://me:\*\*\*@127.0.0.1:\d+/x does not open"):
+            source.open()
+        assert 0.1 < time.monotonic() - began < 7  # the default would be 8, OpenCV's own 30
+
+
+def test_a_stream_that_falls_silent_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        MotionJpegServer(frames=40, hangs=True) as camera,
+        caplog.at_level(logging.WARNING),
+        Capture(camera.url, timeout_s=0.3) as source,
+    ):
+        assert len(list(source)) >= 30
+    assert "stopped giving frames" in caplog.text
+
+
+def test_closing_in_another_thread_ends_the_frames() -> None:
+    with MotionJpegServer(frames=40, hangs=True) as camera, Capture(camera.url, timeout_s=1) as source:
+        frames: list[int] = []
+        thread = threading.Thread(target=lambda: frames.extend(frame.number for frame in source))
+        thread.start()
+        while len(frames) == 0 and thread.is_alive() and camera.connections == 0:
+            time.sleep(0.01)
+        time.sleep(0.2)  # by now the thread waits inside OpenCV, most likely
+        source.close()
+        source.close()
+        thread.join(10)
+        assert not thread.is_alive()
+        with pytest.raises(HamrEdgeError, match="not open"):
+            next(iter(source))
+
+
+def test_a_fresh_source_is_the_same_one_not_open(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.avi", moving_square(3))
+    with open_source(path) as source:
+        fresh = source.fresh()
+        with pytest.raises(HamrEdgeError, match="not open"):
+            next(iter(fresh))
+        with fresh:
+            assert fresh.name == source.name
+            assert len(list(fresh)) == len(list(source)) == 3
+
+
+def test_many_sources_opened_at_once_leave_opencvs_log_as_it_was(tmp_path: Path) -> None:
+    log: Any = getattr(cv2.utils, "logging", cv2)
+    level = log.getLogLevel()
+    path = tmp_path / "text.avi"
+    path.write_text("no video")
+
+    def open_one() -> None:
+        with pytest.raises(InputError):
+            Capture(str(path)).open()
+
+    threads = [threading.Thread(target=open_one) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.getLogLevel() == level
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
+def test_a_time_limit_that_cannot_be(timeout_s: float) -> None:
+    with pytest.raises(InputError, match="timeout_s must be above 0"):
+        Capture(0, timeout_s)

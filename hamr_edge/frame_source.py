@@ -1,0 +1,73 @@
+"""A frame, and what every source of frames has in common."""
+
+from __future__ import annotations
+
+import copy
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamr_edge.openable import Openable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One frame of a source."""
+
+    number: int
+    """Counts from 1, as MOT text does."""
+    time_s: float
+    """Seconds since the first frame; never goes back."""
+    image: NDArray[np.uint8]
+    """(H, W, 3) uint8 BGR; the receiver owns it."""
+    unix_time_s: float | None = None
+    """Unix time at which a live source's frame was there, by this machine's clock; None for a recording."""
+
+
+class FrameSource(Openable):
+    """Frames in order, once. A context manager: building it is cheap, the file or device is taken on entry.
+
+    Attributes:
+        name: The source as reports show it; a password in a URL is hidden.
+        fps: Frames a second, as a video of these frames should play. Known once open.
+        frame_count: Frames that are expected, None when nobody knows. Known once open.
+        is_live: True for a camera or a stream: it has no end, and Ctrl-C is the normal way to stop. Known once open.
+    """
+
+    name: str
+    fps: float
+    frame_count: int | None
+    is_live: bool
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames that are left, one at a time.
+
+        Raises:
+            InputError: A frame cannot be decoded, or there is none at all.
+            UnavailableError: A camera or stream gave no frame.
+            HamrEdgeError: The source is not open.
+        """
+
+    def fresh(self) -> FrameSource:
+        """The same source once more, not open: for a reader that gives up on one that hangs.
+
+        The default is a copy; a source that holds something while it is open has to leave that out.
+        """
+        return copy.copy(self)
+
+
+def hide_password(source: str) -> str:
+    """A URL or pipeline with ``***`` for what looks like a password; other text as it is.
+
+    >>> hide_password("rtsp://me:secret@10.0.0.1/x")
+    'rtsp://me:***@10.0.0.1/x'
+    """
+    hidden = re.sub(r"(://[^/@:]*:)[^/]*@", r"\1***@", source)
+    if "://" not in source and "user-pw" not in source:
+        return hidden
+    return re.sub(r"\b((?:user-pw|password|passwd|pwd)=)[^&\s!]+", r"\1***", hidden, flags=re.IGNORECASE)
