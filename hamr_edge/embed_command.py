@@ -3,53 +3,46 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hamr_edge.annotate import AnnotatedVideo
-from hamr_edge.detections import load_detections
-from hamr_edge.detector import open_detector
+from hamr_edge.camera_flags import (
+    ChosenCameras,
+    camera_flags,
+    check_camera_flags,
+    choose_cameras,
+    make_readers,
+    refuse_options,
+)
+from hamr_edge.embed_cameras import AnnotatedVideos, EmbedRun, embed_cameras
 from hamr_edge.embed_report import format_report
-from hamr_edge.embed_source import embed_source, people_of_detections, people_of_detector
 from hamr_edge.embedder import Embedder
 from hamr_edge.embedding_table import EmbeddingTable, import_pyarrow, table_metadata
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
-from hamr_edge.nms import DEFAULT_NMS_IOU
 from hamr_edge.output_file import OutputFile
+from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.progress import progress_bar
 from hamr_edge.stop_request import StopRequest
-from hamr_edge.video import DEFAULT_FOLDER_FPS, hide_password, open_source
+from hamr_edge.timeline import Timeline
+from hamr_edge.video import hide_password
 
 _log = logging.getLogger(__name__)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("source")
-@click.option("--model", "-m", required=True, type=click.Path(path_type=Path), help="Artifact or checkpoint folder.")
-@click.option("--detections", type=_FILE, help="Boxes in MOT text: frame,id,x,y,w,h,score; frames from 1.")
-@click.option("--detector", help="'hog', or a YOLOX model's .onnx file.")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@camera_flags
 @click.option("--output", "-o", required=True, type=_FILE, help="Parquet file to write.")
-@click.option("--video", type=_FILE, help="Annotated .mp4 to write: alike people have one colour.")
-@click.option("--device", default="auto", show_default=True, help="Of the model: auto, cpu or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of one inference.")
-@click.option("--max-frames", type=click.IntRange(1), help="Stop after so many frames.")
-@click.option("--fps", type=float, help=f"Frames a second of a folder of images.  [default: {DEFAULT_FOLDER_FPS:g}]")
-@click.option("--detections-scale", type=float, help="Factor for the boxes of --detections.  [default: 1]")
 @click.option(
-    "--min-score",
-    type=float,
-    help="Leave out boxes below it.  [default: 0.4 for YOLOX, 0.8 for hog, none for --detections]",
+    "--video", type=_FILE, help="Annotated .mp4 to write: alike people have one colour. Of several: NAME.CAMERA.mp4."
 )
-@click.option("--nms-iou", type=float, help=f"Overlap at which the better box wins.  [default: {DEFAULT_NMS_IOU:g}]")
-@click.option(
-    "--min-height",
-    type=float,
-    help="Leave out detections lower than this many pixels.  [default: 0 for YOLOX, a seventh of the frame for hog]",
-)
-@click.option("--detector-device", help="Of a YOLOX model: auto, cpu or cuda:N.  [default: auto]")
+@click.option("--timeline", "trace", type=_FILE, help="Trace of the stages to write, .json; ui.perfetto.dev shows it.")
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after so many frames of each SOURCE.")
 @click.option(
     "--identity-threshold",
     type=float,
@@ -57,97 +50,113 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def embed(
-    source: str,
-    model: Path,
-    detections: Path | None,
-    detector: str | None,
+    sources: tuple[str, ...],
     output: Path,
     video: Path | None,
-    device: str,
-    threads: int | None,
+    trace: Path | None,
     max_frames: int | None,
-    fps: float | None,
-    detections_scale: float | None,
-    min_score: float | None,
-    nms_iou: float | None,
-    min_height: float | None,
-    detector_device: str | None,
     identity_threshold: float | None,
     quiet: bool,
+    **flags: Any,
 ) -> None:
-    """Embed the people in SOURCE: a video file, a folder of images, a camera's number or a URL.
+    """Embed the people in each SOURCE: a video file, a folder of images, a camera's number, a URL or 'gst:PIPELINE'.
 
-    Writes one row a person to a Parquet file: frame (from 1), time (seconds), box (x1, y1, x2, y2 in pixels), score,
-    embedding. Ctrl-C ends the run and keeps what was embedded; a live source knows no other end. An error keeps it as
-    OUT.partial.parquet.
+    Several sources run side by side, and their people share the model's batches. Writes one row a person to a Parquet
+    file: camera, frame (from 1), time (seconds), unix_time (of live sources), box (x1, y1, x2, y2 in pixels), score,
+    embedding. Ctrl-C ends the run and keeps what was embedded; a live source knows no other end.
+
+    A source that fails leaves the others running. The rows are then kept as OUT.partial.parquet, as after any error.
     """
-    if (detections is None) == (detector is None):
-        raise click.UsageError("give either --detections FILE or --detector hog|FILE.onnx")
-    _refuse("--detections", detections is None, {"--detections-scale": detections_scale})
-    _refuse(
-        "--detector",
-        detector is None,
-        {"--nms-iou": nms_iou, "--min-height": min_height, "--detector-device": detector_device},
-    )
-    _refuse("--video", video is None, {"--identity-threshold": identity_threshold})
+    check_camera_flags(flags, sources)
+    refuse_options("--video", video is None, {"--identity-threshold": identity_threshold})
     # All that can be wrong is found before the long work.
     import_pyarrow()
-    for path, suffix in ((output, ".parquet"), (video, ".mp4")):
+    for path, suffix in ((output, ".parquet"), (video, ".mp4"), (trace, ".json")):
         if path is not None:
             OutputFile(path, suffix)
-            if path.exists() and Path(source).exists() and path.samefile(source):
-                raise click.UsageError(f"{path} is the source; write to another file")
-    frames = open_source(source, fps)
-    embedder = Embedder(model, device, threads)
-    found_by = str(detections) if detections is not None else str(detector)
-    if detections is not None:
-        boxes = load_detections(detections, 1.0 if detections_scale is None else detections_scale, min_score)
-        find_people = people_of_detections(boxes, frames)
-    else:
-        finder = open_detector(
-            str(detector),
-            detector_device or "auto",
-            threads,
-            min_score,
-            DEFAULT_NMS_IOU if nms_iou is None else nms_iou,
-            min_height,
-        )
-        found_by, find_people = finder.name, people_of_detector(finder)
+            _refuse_to_overwrite(path, sources)
+    embedder = Embedder(flags["model"], flags["device"], flags["threads"])
+    chosen = choose_cameras(sources, flags)
     sidecar = embedder.sidecar
-    metadata = table_metadata(sidecar, model=str(model), source=hide_password(source), people=found_by)
+    all_sources = ", ".join(hide_password(source) for source in sources)
+    metadata = table_metadata(sidecar, model=str(flags["model"]), source=all_sources, people=chosen.found_by)
     threshold = DEFAULT_IDENTITY_THRESHOLD if identity_threshold is None else identity_threshold
     identities = Identities(sidecar.embedding_dim, threshold)
-    with ExitStack() as stack:
-        stack.enter_context(frames)
-        stack.enter_context(embedder)
-        stop = stack.enter_context(StopRequest())
-        picture = None if video is None else stack.enter_context(AnnotatedVideo(video, identities, frames.fps))
-        table = stack.enter_context(EmbeddingTable(output, sidecar.embedding_dim, metadata))
-        progress = stack.enter_context(progress_bar(quiet))
-        total = min(max_frames or frames.frame_count or 0, frames.frame_count or max_frames or 0) or None
-        task = progress.add_task("embedding", total=total, note="")
+    videos = None if video is None else AnnotatedVideos(video, chosen.cameras, identities)
+    table, timeline = EmbeddingTable(output, sidecar.embedding_dim, metadata), Timeline()
+    run: EmbedRun | None = None
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(embedder)
+            stop = stack.enter_context(StopRequest())
+            if videos is not None:
+                stack.enter_context(videos)
+            stack.enter_context(table)
+            progress = stack.enter_context(progress_bar(quiet))
+            service = EmbeddingService(
+                embedder, max_delay_ms=flags["max_delay_ms"], max_batch=flags["max_batch"], timeline=timeline
+            )
+            stack.enter_context(service)
+            task = progress.add_task("embedding", total=None, note="")
 
-        def show(done: int, people: int) -> None:
-            speed = progress.tasks[0].speed or 0.0
-            progress.update(task, completed=done, note=f"{speed:.1f} frames/s, {people} people")
+            def show(done: int, people: int) -> None:
+                speed = progress.tasks[0].speed or 0.0
+                note = f"{speed:.1f} frames/s, {people} people"
+                progress.update(task, completed=done, total=_expected_frames(chosen, max_frames), note=note)
 
-        summary = embed_source(frames, find_people, embedder, table, picture, max_frames, lambda: stop.requested, show)
-    if detections is not None and summary.ending == "source":
-        unused = boxes.count_after(summary.frames)
-        if unused:
-            _log.warning("%s: %d boxes are of frames after the last, %d", detections, unused, summary.frames)
-    facts = {
-        "source": frames.name,
-        "model": f"{model} ({sidecar.precision}, {sidecar.embedding_dim} values, {embedder.backend_name})",
-        "people by": found_by,
-    }
-    click.echo(format_report(summary, facts, [path for path in (output, video) if path is not None]))
-    if summary.ending == "request" and not frames.is_live:
+            run = embed_cameras(
+                chosen.cameras,
+                make_readers(chosen.cameras, flags, timeline),
+                service,
+                table,
+                timeline,
+                videos=videos,
+                max_frames=max_frames,
+                detect_lanes=flags["detect_lanes"],
+                should_stop=lambda: stop.requested,
+                on_frame=show,
+            )
+            if run.failure is not None:
+                raise run.failure
+    finally:
+        if trace is not None:
+            timeline.write_trace(trace)
+        if run is not None and run.summary.frames:
+            is_part = run.failure is not None
+            written = [table.partial if is_part else output] + (videos.written(is_part) if videos is not None else [])
+            facts = {
+                "source": all_sources,
+                "model": f"{flags['model']} ({sidecar.precision}, {sidecar.embedding_dim} values, "
+                f"{embedder.backend_name})",
+                "people by": chosen.found_by,
+            }
+            files = [path for path in [*written, trace] if path is not None and path.exists()]
+            click.echo(format_report(run.summary, facts, files))
+    if run.summary.ending == "source":
+        _warn_of_unused_boxes(chosen, run)
+    if run.summary.ending == "request" and not any(camera.source.is_live for camera in chosen.cameras):
         raise click.Abort
 
 
-def _refuse(needs: str, absent: bool, options: dict[str, float | str | None]) -> None:
-    """An option that would do nothing is a mistake."""
-    for name, value in options.items():
-        if absent and value is not None:
-            raise click.UsageError(f"{name} is for {needs} only")
+def _expected_frames(chosen: ChosenCameras, max_frames: int | None) -> int | None:
+    """Frames of all sources, None while one of them does not say."""
+    total = 0
+    for camera in chosen.cameras:
+        count = getattr(camera.source, "frame_count", None)  # known once it is open
+        if count is None and max_frames is None:
+            return None
+        total += min(count or max_frames or 0, max_frames or count or 0)
+    return total
+
+
+def _refuse_to_overwrite(path: Path, sources: Sequence[str]) -> None:
+    for source in sources:
+        if path.exists() and Path(source).exists() and path.samefile(source):
+            raise click.UsageError(f"{path} is the source; write to another file")
+
+
+def _warn_of_unused_boxes(chosen: ChosenCameras, run: EmbedRun) -> None:
+    for name, boxes in chosen.detections.items():
+        last = run.summary.cameras[name].embedded
+        if unused := boxes.count_after(last):
+            _log.warning("%s: %d boxes are of frames after the last, %d", boxes.path, unused, last)

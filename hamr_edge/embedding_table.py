@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge import __version__
+from hamr_edge.camera_report import EmbeddedFrame
 from hamr_edge.errors import HamrEdgeError, UnavailableError
 from hamr_edge.output_file import OutputFile
 from hamr_edge.sidecar import Sidecar
@@ -20,8 +21,10 @@ _log = logging.getLogger(__name__)
 _ROW_GROUP_BYTES = 8 << 20
 _LARGEST_ROW_GROUP = 1 << 16
 _COLUMN_NOTES = {
+    "camera": "name of the source",
     "frame": "number of the frame, from 1",
-    "time": "seconds since the first frame",
+    "time": "seconds since the camera's first frame",
+    "unix_time": "Unix time of a live source's frame; none for a recording",
     "box": "x1, y1, x2, y2 in pixels of the frame",
     "score": "the detector's score",
     "embedding": "row of unit L2 norm",
@@ -45,9 +48,9 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 class EmbeddingTable:
-    """One row a person: ``frame``, ``time``, ``box``, ``score``, ``embedding``. A context manager.
+    """One row a person: ``camera``, ``frame``, ``time``, ``unix_time``, ``box``, ``score``, ``embedding``.
 
-    Left without an error, the file gets its name. Left with one, what was appended is kept as
+    A context manager. Left without an error, the file gets its name. Left with one, what was appended is kept as
     ``OUT.partial.parquet``, whole and readable, and ``OUT`` stays as it was.
 
     Args:
@@ -104,22 +107,13 @@ class EmbeddingTable:
         finally:
             self._file.discard()
 
-    def append(
-        self,
-        frame_number: int,
-        time_s: float,
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        embeddings: NDArray[np.float32],
-    ) -> None:
-        """Add the people of one frame; nobody is fine.
+    @property
+    def partial(self) -> Path:
+        """Where rows are kept after an error."""
+        return self._file.partial
 
-        Args:
-            frame_number: From 1.
-            time_s: Seconds since the first frame.
-            boxes: (N, 4) xyxy pixels. This and the next two must not change afterwards: they are written later.
-            scores: (N,).
-            embeddings: (N, D) float32.
+    def append(self, seen: EmbeddedFrame) -> None:
+        """Add the people of one frame; nobody is fine. Its arrays must not change afterwards: they are written later.
 
         Raises:
             HamrEdgeError: The table is not open, shapes disagree, an embedding is not finite, or the file cannot be
@@ -127,6 +121,7 @@ class EmbeddingTable:
         """
         if self._writer is None:
             raise HamrEdgeError(f"table {self._file.path} is not open; use it in a 'with' statement")
+        boxes, scores, embeddings = seen.boxes, seen.scores, seen.embeddings
         count = len(embeddings)
         if boxes.shape != (count, 4) or scores.shape != (count,) or embeddings.shape != (count, self._dim):
             raise HamrEdgeError(
@@ -136,12 +131,22 @@ class EmbeddingTable:
         wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(wrong):
             raise HamrEdgeError(
-                f"frame {frame_number}: embedding {wrong[0]} is not finite; the model overflows on this crop, "
-                "'hamr-edge bench' measures how often"
+                f"{seen.camera}, frame {seen.frame.number}: embedding {wrong[0]} is not finite; the model overflows on "
+                "this crop, 'hamr-edge bench' measures how often"
             )
         if count:
-            frames, times = np.full(count, frame_number, np.int64), np.full(count, time_s, np.float64)
-            self._pending.append((frames, times, boxes, scores, embeddings))
+            unix_time_s = np.nan if seen.frame.unix_time_s is None else seen.frame.unix_time_s
+            self._pending.append(
+                (
+                    np.full(count, seen.camera, np.object_),
+                    np.full(count, seen.frame.number, np.int64),
+                    np.full(count, seen.frame.time_s, np.float64),
+                    np.full(count, unix_time_s, np.float64),
+                    boxes,
+                    scores,
+                    embeddings,
+                )
+            )
             self._pending_rows += count
             self.rows += count
         if self._pending_rows >= self._rows_per_group:
@@ -157,14 +162,16 @@ class EmbeddingTable:
     def _write_pending(self, writer: Any) -> None:
         if not self._pending:
             return
-        frames, times, boxes, scores, embeddings = (
+        cameras, frames, times, unix_times, boxes, scores, embeddings = (
             np.concatenate(column) for column in zip(*self._pending, strict=True)
         )
         self._pending, self._pending_rows = [], 0
         arrow = self._arrow
         columns = [
+            arrow.array(cameras, arrow.string()),
             arrow.array(frames),
             arrow.array(times),
+            arrow.array(unix_times, mask=np.isnan(unix_times)),
             _fixed_size_lists(arrow, boxes),
             arrow.array(scores.astype(np.float32, copy=False)),
             _fixed_size_lists(arrow, embeddings),
@@ -179,14 +186,16 @@ class EmbeddingTable:
 
 def _build_schema(arrow: Any, embedding_dim: int, metadata: Mapping[str, str]) -> Any:
     types = {
+        "camera": arrow.string(),
         "frame": arrow.int64(),
         "time": arrow.float64(),
+        "unix_time": arrow.float64(),
         "box": arrow.list_(arrow.float32(), 4),
         "score": arrow.float32(),
         "embedding": arrow.list_(arrow.float32(), embedding_dim),
     }
     fields = [
-        arrow.field(name, kind, nullable=False, metadata={"description": _COLUMN_NOTES[name]})
+        arrow.field(name, kind, nullable=name == "unix_time", metadata={"description": _COLUMN_NOTES[name]})
         for name, kind in types.items()
     ]
     return arrow.schema(fields, metadata=dict(metadata))

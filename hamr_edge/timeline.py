@@ -128,6 +128,10 @@ class TimedSource(FrameSource):
         """Close the source."""
         self._source.close()
 
+    def fresh(self) -> TimedSource:
+        """Another of the same source, not open."""
+        return TimedSource(self._source.fresh(), self._timeline, self._camera)
+
     def __iter__(self) -> Iterator[Frame]:
         """The source's frames."""
         frames = iter(self._source)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hamr_edge import Embedder
+from hamr_edge.camera_flags import name_cameras
 from hamr_edge.cli import hamr_edge, main
 from hamr_edge.detections import load_detections
 from hamr_edge.errors import HamrEdgeError, InputError
@@ -66,9 +68,10 @@ def test_every_row_is_what_the_embedder_gives(
     assert facts["embeddings"].split() == ["embeddings", "12"]
     assert "12, the last at 0:01.1" in facts["frames"]
     assert "onnxruntime-cpu" in facts["model"]
-    shares = [float(line.split()[2][:-1]) for line in result.stdout.split("share\n")[1].splitlines()]
-    assert len(shares) == 7  # decode, detect, crop, infer, write, annotate, other
-    assert sum(shares) == pytest.approx(100, abs=0.5)
+    stages = [line.split() for line in result.stdout.split("busy\n")[1].splitlines()]
+    assert {stage[0] for stage in stages[:-1]} == {"decode", "detect", "crop", "infer", "write", "annotate"}
+    busy = sum(float(stage[2][:-1]) for stage in stages[:-1])
+    assert float(stages[-1][5]) == pytest.approx(busy / 100, abs=0.01)
     assert "12 people" in result.stderr
 
 
@@ -248,3 +251,68 @@ def test_real_video_and_detector(tmp_path: Path, data_root: Path, tiny_artifact:
     assert table.num_rows == 4359
     assert table["frame"][-1].as_py() == 795
     assert table["time"][-1].as_py() == pytest.approx(79.4)
+
+
+def test_several_sources_share_one_file(tmp_path: Path, video: Path, detections: Path, tiny_artifact: Path) -> None:
+    other = write_video(tmp_path / "other.avi", moving_square(5), fps=5)
+    out, trace = tmp_path / "o.parquet", tmp_path / "o.json"
+    boxes = ["--detections", detections, "--detections", detections, "--detections", detections]
+    options = ["--detections-scale", 0.5, "--video", tmp_path / "o.mp4", "--timeline", trace, "-o", out]
+    result = _run(video, other, video, "-m", tiny_artifact, *boxes, *options)
+    assert result.exception is None, result.output
+    rows = pq.read_table(out).to_pylist()
+    frames = {name: [row["frame"] for row in rows if row["camera"] == name] for name in {row["camera"] for row in rows}}
+    odd = [number for number in range(1, 13, 2) for _ in range(2)]
+    assert frames == {"v": odd, "other": odd[:6], "v-2": odd}
+    np.testing.assert_array_equal(
+        [row["embedding"] for row in rows if row["camera"] == "v"][:2],
+        [row["embedding"] for row in rows if row["camera"] == "v-2"][:2],
+    )
+    counts = {name: len(read_video(tmp_path / f"o.{name}.mp4")) for name in ("v", "other", "v-2")}
+    assert counts == {"v": 12, "other": 5, "v-2": 12}
+    assert "other" in result.stdout
+    assert {event["cat"] for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X"} >= {"decode"}
+
+
+def test_a_source_that_fails_leaves_the_others_and_keeps_a_part(
+    tmp_path: Path, video: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "images"
+    broken.mkdir()
+    cv2.imwrite(str(broken / "1.png"), np.zeros((100, 80, 3), np.uint8))
+    (broken / "2.png").write_text("broken")
+    boxes = tmp_path / "d.txt"
+    boxes.write_text("".join(f"{number},-1,5,5,50,60\n" for number in range(1, 13)))
+    out = tmp_path / "o.parquet"
+    options = ["-m", tiny_artifact, "--detections", boxes, "--detections", boxes, "-o", out, "-q", "--camera", "a"]
+    with pytest.raises(SystemExit) as stop:
+        main(["embed", str(broken), str(video), *map(str, options), "--camera", "b"])
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "1 of 2 cameras failed: a:" in said.err
+    assert "2.png cannot be decoded" in said.err
+    assert not out.exists()
+    table = pq.read_table(tmp_path / "o.partial.parquet")
+    assert sorted(table["camera"].to_pylist()) == ["a"] + ["b"] * 12
+    assert "o.partial.parquet" in said.out
+    assert [line.split()[1] for line in said.out.splitlines() if line[:2] in ("a ", "b ")] == ["failed", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--detections", "d.txt"], "--detections is given 1 times for 2 sources"),
+        (["--detector", "hog", "--camera", "a"], "--camera is given 1 times for 2 sources"),
+        (["--detector", "hog", "--camera", "a", "--camera", "a"], "--camera a is given twice"),
+    ],
+)
+def test_options_of_several_sources(
+    tmp_path: Path, video: Path, tiny_artifact: Path, arguments: list[str], message: str
+) -> None:
+    result = _run(video, video, "-m", tiny_artifact, "-o", tmp_path / "o.parquet", *arguments)
+    assert message in str(result.exception)
+
+
+def test_names_of_cameras() -> None:
+    sources = ["a/door.mp4", "b/door.avi", "0", "rtsp://me:secret@10.0.0.5:554/main?x=1", "gst:videotestsrc ! appsink"]
+    assert name_cameras(sources) == ["door", "door-2", "camera 0", "10.0.0.5:554/main", "pipeline"]

@@ -9,10 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from hamr_edge import Sidecar, embedding_table
+from hamr_edge.camera_report import EmbeddedFrame
 from hamr_edge.embedding_table import EmbeddingTable, table_metadata
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
+from hamr_edge.video import Frame
 
 _SIDECAR = Sidecar("a" * 64, (32, 16), 6, 8, "fp32", "b" * 64)
+
+
+def _seen(number: int, time_s: float, *people: np.ndarray, unix_time_s: float | None = None) -> EmbeddedFrame:
+    return EmbeddedFrame("door", Frame(number, time_s, np.zeros((1, 1, 3), np.uint8), unix_time_s), *people)
 
 
 def _people(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -27,16 +33,26 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     given = [_people(3), _people(0), _people(2, seed=1)]
     with EmbeddingTable(path, 6, metadata) as table:
         for index, people in enumerate(given):
-            table.append(index + 1, index / 10, *people)
+            table.append(_seen(index + 1, index / 10, *people, unix_time_s=1e9 if index else None))
         assert not path.exists()
     table = pq.read_table(path)
     assert table["frame"].to_pylist() == [1, 1, 1, 3, 3]
     assert table["time"].to_pylist() == [0, 0, 0, 0.2, 0.2]
+    assert table["camera"].to_pylist() == ["door"] * 5
+    assert table["unix_time"].to_pylist() == [None, None, None, 1e9, 1e9]
     for name, column in zip(("box", "score", "embedding"), range(3), strict=True):
         expected = np.concatenate([people[column] for people in given])
         np.testing.assert_array_equal(np.stack(table[name].to_numpy()), expected)
     schema = table.schema
-    types = ["int64", "double", "fixed_size_list<element: float>[4]", "float", "fixed_size_list<element: float>[6]"]
+    types = [
+        "string",
+        "int64",
+        "double",
+        "double",
+        "fixed_size_list<element: float>[4]",
+        "float",
+        "fixed_size_list<element: float>[6]",
+    ]
     assert [str(kind) for kind in schema.types] == types
     facts = {key.decode(): value.decode() for key, value in schema.metadata.items()}
     assert facts["artifact_sha256"] == "a" * 64
@@ -52,17 +68,17 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 def test_nobody_at_all_is_a_valid_file(tmp_path: Path) -> None:
     with EmbeddingTable(tmp_path / "out.parquet", 6) as table:
-        table.append(1, 0.0, *_people(0))
+        table.append(_seen(1, 0.0, *_people(0)))
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.num_rows == 0
-    assert table.column_names == ["frame", "time", "box", "score", "embedding"]
+    assert table.column_names == ["camera", "frame", "time", "unix_time", "box", "score", "embedding"]
 
 
 def test_memory_is_bounded_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_table, "_ROW_GROUP_BYTES", 4 * 6 * 10)
     with EmbeddingTable(tmp_path / "out.parquet", 6) as table:
         for number in range(1, 12):
-            table.append(number, 0.0, *_people(4))
+            table.append(_seen(number, 0.0, *_people(4)))
     file = pq.ParquetFile(tmp_path / "out.parquet")
     assert [file.metadata.row_group(row).num_rows for row in range(file.num_row_groups)] == [12, 12, 12, 8]
 
@@ -74,7 +90,7 @@ def test_an_error_keeps_a_readable_part_and_leaves_out_alone(
     path = tmp_path / "out.parquet"
     path.write_text("an older result")
     with pytest.raises(type(error)), EmbeddingTable(path, 6) as table:  # noqa: PT012
-        table.append(1, 0.0, *_people(3))
+        table.append(_seen(1, 0.0, *_people(3)))
         raise error
     assert path.read_text() == "an older result"
     assert pq.read_table(tmp_path / "out.partial.parquet").num_rows == 3
@@ -92,7 +108,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     table = EmbeddingTable(tmp_path / "out.parquet", 6)
     table._file.temporary = Path("/dev/full")
     with caplog.at_level(logging.WARNING), pytest.raises(HamrEdgeError, match=r"cannot write .*No space left"), table:
-        table.append(1, 0.0, *_people(3))
+        table.append(_seen(1, 0.0, *_people(3)))
     assert not list(tmp_path.iterdir())
 
 
@@ -100,13 +116,13 @@ def test_wrong_rows_are_named(tmp_path: Path) -> None:
     boxes, scores, embeddings = _people(3)
     with EmbeddingTable(tmp_path / "out.parquet", 6) as table:
         with pytest.raises(HamrEdgeError, match=r"expected boxes \(N, 4\).* got \(3, 4\), \(2,\) and \(3, 6\)"):
-            table.append(1, 0.0, boxes, scores[:2], embeddings)
+            table.append(_seen(1, 0.0, boxes, scores[:2], embeddings))
         embeddings[1, 2] = np.nan
-        with pytest.raises(HamrEdgeError, match="frame 7: embedding 1 is not finite"):
-            table.append(7, 0.0, boxes, scores, embeddings)
+        with pytest.raises(HamrEdgeError, match="door, frame 7: embedding 1 is not finite"):
+            table.append(_seen(7, 0.0, boxes, scores, embeddings))
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
     with pytest.raises(HamrEdgeError, match="is not open"):
-        table.append(1, 0.0, *_people(0))
+        table.append(_seen(1, 0.0, *_people(0)))
 
 
 def test_where_it_cannot_be_written_is_known_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
