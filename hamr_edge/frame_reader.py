@@ -20,7 +20,7 @@ from hamr_edge.reconnect import Reconnect, ReconnectAttempts
 __all__ = ["FrameReader", "ReaderState", "ReaderStatus"]
 
 _log = logging.getLogger(__name__)
-_CLOSE_WAIT_S = 2.0
+_CLOSE_WAIT_S = 1.0
 _MOST_HANGING_THREADS = 8
 _LONGEST_WAIT_S = 3600.0
 
@@ -134,7 +134,10 @@ class FrameReader(Openable):
         if thread is not None and thread is not threading.current_thread():
             thread.join(_CLOSE_WAIT_S)
             if thread.is_alive():
-                _log.warning("%s hangs; its thread is left behind and closes it if it ever returns", self.source.name)
+                _log.warning(
+                    "%s is in the middle of a read; its thread is left behind and closes it when that returns",
+                    self.source.name,
+                )
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
         """The next frame.

@@ -300,6 +300,8 @@ def test_close_wakes_who_reads_and_never_hangs(
         wait_until(lambda: source.log if ahead_of_close == "hangs" else reader.status.state == "reconnecting")
     for _ in range(2):
         reader.close()
+    if ahead_of_close == "hangs":  # still, and nobody waits for it
+        assert any(thread.name == "decode scripted" for thread in threading.enumerate())
     for thread in readers:
         if thread.ident:
             thread.join(5)

@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from hamr_edge import capture
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
 from hamr_edge.video import Capture, ImageSequence, hide_password, open_source
 from tests.motion_jpeg import MotionJpegServer
@@ -161,7 +163,22 @@ def test_a_stream_that_falls_silent_ends(caplog: pytest.LogCaptureFixture) -> No
     assert "stopped giving frames" in caplog.text
 
 
-def test_closing_in_another_thread_ends_the_frames() -> None:
+def _read_late() -> tuple[bool, np.ndarray]:
+    """A frame after the time limit, as FFmpeg gives with H.264 that it decodes in several threads."""
+    time.sleep(0.03)
+    return True, np.zeros((4, 4, 3), np.uint8)
+
+
+def test_a_frame_after_the_time_limit_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = SimpleNamespace(isOpened=lambda: True, get=lambda what: -1.0, read=_read_late, release=lambda: None)
+    monkeypatch.setattr(capture, "open_capture", lambda target, timeout_s: late)
+    with Capture("rtsp://10.0.0.1/x", timeout_s=0.02) as source, pytest.raises(UnavailableError, match="gave no frame"):
+        next(iter(source))
+    with Capture(0, timeout_s=0.02) as camera:  # OpenCV cannot limit these
+        assert next(iter(camera)).number == 1
+
+
+def test_closing_in_another_thread_ends_the_frames(caplog: pytest.LogCaptureFixture) -> None:
     with MotionJpegServer(frames=40, hangs=True) as camera, Capture(camera.url, timeout_s=1) as source:
         frames: list[int] = []
         thread = threading.Thread(target=lambda: frames.extend(frame.number for frame in source))
@@ -173,6 +190,7 @@ def test_closing_in_another_thread_ends_the_frames() -> None:
         source.close()
         thread.join(10)
         assert not thread.is_alive()
+        assert "stopped giving frames" not in caplog.text
         with pytest.raises(HamrEdgeError, match="not open"):
             next(iter(source))
 
