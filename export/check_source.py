@@ -48,7 +48,7 @@ def make_source(
         seed: Chooses the crops.
         of: What to call the source in a message.
     """
-    crops, names = _choose_crops(dataset, max(_CROPS, sidecar.max_batch), seed)
+    crops, names = choose_check_crops(dataset, sidecar.max_batch, seed)
     stacked = stack_crops(crops, sidecar.input_size_hw)
     none = np.empty((0, sidecar.embedding_dim), np.float32)
     frames, embeddings = SourceFrames((), (), (), none), none
@@ -59,10 +59,17 @@ def make_source(
     return CheckSource(SourceEmbeddings(stacked, names, embeddings, of), frames)
 
 
-def _choose_crops(
-    dataset: ReidDataset | None, count: int, seed: int
+def choose_check_crops(
+    dataset: ReidDataset | None, max_batch: int, seed: int = 0
 ) -> tuple[Sequence[NDArray[np.uint8]], tuple[str, ...]]:
-    """Crops of their own sizes and their names: seeded choice of the data set's, or drawn figures."""
+    """Crops of their own sizes and their names, at least a largest batch: of a data set, or drawn figures.
+
+    Args:
+        dataset: See :func:`make_source`.
+        max_batch: The largest batch of what is checked.
+        seed: Chooses them.
+    """
+    count = max(_CROPS, max_batch)
     if dataset is None:
         return random_crops(count, seed), tuple(f"procedural crop {i}" for i in range(count))
     crops = dataset.gallery if len(dataset.gallery) else dataset.train

@@ -160,6 +160,11 @@ def _load_model(model: Path) -> Sidecar:
         raise InputError(f"an engine is built from an .onnx file of 'hamr-edge export', got {model}")
     sidecar = load_sidecar(model)
     check_precisions([sidecar.precision])
+    if sidecar.form == "nchw":
+        raise InputError(
+            f"{model} is for a tool that builds its own engine, such as DeepStream from its onnxFile; our own "
+            "engines are built from the crops or frame form"
+        )
     return sidecar
 
 

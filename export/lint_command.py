@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from hamr_edge.errors import GateError
+from hamr_edge.errors import GateError, UnavailableError
+from hamr_edge.export.deepstream_config import check_tracker_config
 from hamr_edge.export.lint import lint
 from hamr_edge.export.lint_graph import ALL_TARGETS, ERROR, Finding
+from hamr_edge.export.triton_repository import check_model
 from hamr_edge.json_file import STDOUT, check_json_target, write_json
 
 _SHOWN = 5
@@ -31,12 +34,18 @@ _SHOWN = 5
 def lint_models(models: tuple[str, ...], targets: tuple[str, ...], json_file: str | None, quiet: bool) -> None:
     """Say what TensorRT or ONNX Runtime would refuse in an .onnx file, or read otherwise, before a builder does.
 
+    A MODEL may also be what --preset of export wrote and somebody edited: a DeepStream tracker's .yml, or a model's
+    folder in a Triton repository. It is held against its artifact.
+
     Exit code 3 where a target would refuse a MODEL or read it otherwise without a word; warnings do not count.
     """
     if json_file is not None:
         check_json_target(json_file)
     targets = tuple(dict.fromkeys(targets))
-    found = {model: lint(model, targets) for model in models}
+    configs = [model for model in models if _is_config(Path(model))]
+    for config in configs:
+        _check_config(Path(config), quiet)
+    found = {model: lint(model, targets) for model in models if model not in configs}
     if json_file is not None:
         listed = [{"model": model, "findings": [asdict(item) for item in items]} for model, items in found.items()]
         write_json({"schema": 1, "targets": targets, "models": listed}, json_file)
@@ -46,6 +55,23 @@ def lint_models(models: tuple[str, ...], targets: tuple[str, ...], json_file: st
     failed = [model for model, items in found.items() if _count(items, ERROR)]
     if failed:
         raise GateError(f"lint found errors in {', '.join(failed)}; mend them, or name the targets you need: --target")
+
+
+def _is_config(path: Path) -> bool:
+    return path.suffix in (".yml", ".yaml") or (path / "config.pbtxt").is_file()
+
+
+def _check_config(path: Path, quiet: bool) -> None:
+    """Raise GateError where a configuration of a preset contradicts its artifact."""
+    if path.is_dir():
+        if not check_model(path):
+            raise UnavailableError(
+                f"{path} is a model for Triton, whose schema tritonclient brings; pip install 'tritonclient[grpc]'"
+            )
+    else:
+        check_tracker_config(path)
+    if not quiet:
+        click.echo(f"{path}: every field agrees with its artifact")
 
 
 def _count(findings: list[Finding], severity: str) -> int:

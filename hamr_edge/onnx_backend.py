@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hamr_edge.backend import Backend, check_device
 from hamr_edge.errors import ArtifactError, InputError
+from hamr_edge.input_description import parse_input_description
 from hamr_edge.onnx_binding import BoundSession
 from hamr_edge.onnx_session import open_session, resolve_device
 from hamr_edge.sidecar import Sidecar, load_sidecar
@@ -57,6 +58,7 @@ class OnnxBackend(Backend):
             if device != "auto":
                 raise InputError(f"{artifact} is made for CPUs; take model.int8.onnx or model.fp16.onnx for {device}")
             device = "cpu"
+        self._prepare = parse_input_description(self.sidecar.input).prepare if self.sidecar.input else None
         self._asked_device = device
         self._threads = threads
         self._allow_cpu_nodes = allow_cpu_nodes
@@ -101,6 +103,8 @@ class OnnxBackend(Backend):
         """Names, types and sizes behind the first of the inputs that the sidecar's form has."""
         if self.sidecar.form == "frame":
             return [("frame", "tensor(uint8)", "any", 3), ("boxes", "tensor(float)", 4)]
+        if self.sidecar.form == "nchw":
+            return [("images", "tensor(float)", 3, *self.sidecar.input_size_hw)]
         return [("images", "tensor(uint8)", *self.sidecar.input_size_hw, 3)]
 
     def close(self) -> None:
@@ -109,7 +113,11 @@ class OnnxBackend(Backend):
         self._session = None
 
     def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._run({"images": batch}, len(batch))
+        return self._run({"images": self._images(batch)}, len(batch))
+
+    def _images(self, batch: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """Crops as the artifact takes them; the ``nchw`` form is for tools that prepare them themselves."""
+        return batch if self._prepare is None else self._prepare(batch)
 
     def _infer_frame(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._run({"frame": frame, "boxes": boxes}, len(boxes))
@@ -117,7 +125,7 @@ class OnnxBackend(Backend):
     def _crop_stages(self, batch: NDArray[np.uint8]) -> StageTimes:
         if self._bound is None:
             return super()._crop_stages(batch)
-        return self._bound.run_stages({"images": batch}, len(batch))
+        return self._bound.run_stages({"images": self._images(batch)}, len(batch))
 
     def _frame_stages(self, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> StageTimes:
         if self._bound is None:

@@ -12,7 +12,7 @@ from hamr_edge.engine_record import EngineRecord, rebuild_hint, record_from_json
 from hamr_edge.errors import ArtifactError
 
 SCHEMA = 1
-FORMS = ("crops", "frame")
+FORMS = ("crops", "frame", "nchw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,9 @@ class Sidecar:
     """Hash of ``<artifact>.data``, which holds the weights of an ONNX file above 2 GB; empty without one."""
     form: str = "crops"
     """``crops``: input ``images``, uint8 (N, H, W, 3). ``frame``: inputs ``frame``, uint8 (height, width, 3), and
-    ``boxes``, float32 (N, 4) xyxy pixels."""
+    ``boxes``, float32 (N, 4) xyxy pixels. ``nchw``: input ``images`` as :attr:`input` says, for the tools of others."""
+    input: str = ""
+    """Of the ``nchw`` form, in the words of :func:`hamr_edge.input_description.parse_input_description`."""
     color_order: str = "BGR"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -164,12 +166,14 @@ def _from_json(values: dict[str, Any]) -> Sidecar:
     height, width = values["input_size_hw"]
     if not all(isinstance(side, int) and side >= 1 for side in (height, width)):
         raise ValueError(f"input_size_hw must be two sizes in pixels, got {values['input_size_hw']!r}")
-    for name in ("artifact_sha256", "source_sha256", "precision", "form", "color_order"):
+    for name in ("artifact_sha256", "source_sha256", "precision", "form", "input", "color_order"):
         if not isinstance(values.get(name, ""), str):
             raise ValueError(f"{name} must be text, got {values[name]!r}")
     form, color_order = values.get("form", "crops"), values.get("color_order", "BGR")
     if form not in FORMS or color_order != "BGR":
-        raise ValueError(f"this version runs the forms {' and '.join(FORMS)} in BGR, got {form} in {color_order}")
+        raise ValueError(f"this version runs the forms {', '.join(FORMS)} in BGR, got {form} in {color_order}")
+    if (form == "nchw") != bool(values.get("input", "")):
+        raise ValueError(f"input goes with the form nchw, got {values.get('input', '')!r} with {form}")
     if len(values["mean"]) != 3 or len(values["std"]) != 3:
         raise ValueError("mean and std must have three values each")
     mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
