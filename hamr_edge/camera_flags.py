@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from hamr_edge.cameras import Camera, FindPeople
 from hamr_edge.detections import Detections, load_detections
 from hamr_edge.detector import open_detector
+from hamr_edge.detector_formats import FORMATS
 from hamr_edge.frame_reader import FrameReader
-from hamr_edge.nms import DEFAULT_NMS_IOU
 from hamr_edge.reconnect import Reconnect
 from hamr_edge.timeline import TimedSource, Timeline
 from hamr_edge.video import DEFAULT_FOLDER_FPS, Capture, Frame, FrameSource, hide_password, open_source
@@ -30,7 +30,21 @@ _FLAGS = (
     click.option(
         "--detections", multiple=True, type=_FILE, help="Boxes in MOT text, frames from 1; one file a SOURCE, in order."
     ),
-    click.option("--detector", help="'hog', or a detector's .onnx file."),
+    click.option("--detector", help="'hog', or a detection network's .onnx file."),
+    click.option(
+        "--detector-format",
+        type=click.Choice(list(FORMATS)),
+        help="What network the file of --detector is; never guessed.  [default: yolox]",
+    ),
+    click.option(
+        "--detector-size",
+        metavar="HxW",
+        help="Input size of a detector's file that takes any, such as 480x640.  [default: the format's own]",
+    ),
+    click.option(
+        "--classes",
+        help="Classes to find, by index from 0 or by the names in the file, such as 0,2 or person.  [default: people]",
+    ),
     click.option("--camera", "names", multiple=True, help="Name of a SOURCE; as many as there are sources, in order."),
     click.option("--device", default="auto", show_default=True, help="Of the model: auto, cpu or cuda:N."),
     click.option("--threads", type=click.IntRange(1), help="CPU threads of one inference."),
@@ -41,16 +55,20 @@ _FLAGS = (
     click.option(
         "--min-score",
         type=float,
-        help="Leave out boxes below it.  [default: the detector's own; 0.8 for hog; none for --detections]",
+        help="Leave out boxes below it.  [default: 0.25 to 0.7 by format, 0.4 for YOLOX; 0.8 for hog; none for "
+        "--detections]",
     ),
     click.option(
-        "--nms-iou", type=float, help=f"Overlap at which the better box wins.  [default: {DEFAULT_NMS_IOU:g}]"
+        "--nms-iou",
+        type=float,
+        help="Overlap at which the better box wins.  [default: 0.45; none for networks that give each person once]",
     ),
     click.option(
         "--min-height",
         type=float,
         help="Leave out detections lower than this many pixels.  [default: 0; a seventh of the frame for hog]",
     ),
+    click.option("--max-height", type=float, help="Leave out detections higher than this many pixels."),
     click.option("--detector-device", help="Of a detector's model: auto, cpu or cuda:N.  [default: auto]"),
     click.option(
         "--detect-lanes",
@@ -108,7 +126,15 @@ def check_camera_flags(flags: dict[str, Any], sources: Sequence[str]) -> None:
     if bool(detections) == (detector is not None):
         raise click.UsageError("give either --detections FILE or --detector hog|FILE.onnx")
     refuse_options("--detections", not detections, {"--detections-scale": flags["detections_scale"]})
-    of_detector = ("nms_iou", "min_height", "detector_device")
+    of_detector = (
+        "nms_iou",
+        "min_height",
+        "max_height",
+        "detector_device",
+        "detector_format",
+        "detector_size",
+        "classes",
+    )
     refuse_options("--detector", detector is None, {f"--{name.replace('_', '-')}": flags[name] for name in of_detector})
     for option, values in (("--detections", detections), ("--camera", flags["names"])):
         if values and len(values) != len(sources):
@@ -151,8 +177,12 @@ def choose_cameras(sources: Sequence[str], flags: dict[str, Any]) -> ChosenCamer
         flags["detector_device"] or "auto",
         flags["threads"],
         flags["min_score"],
-        DEFAULT_NMS_IOU if flags["nms_iou"] is None else flags["nms_iou"],
+        flags["nms_iou"],
         flags["min_height"],
+        format=flags["detector_format"],
+        classes=None if flags["classes"] is None else [name.strip() for name in flags["classes"].split(",")],
+        max_height=flags["max_height"],
+        input_size_hw=_read_size(flags["detector_size"]),
     )
 
     def find(frame: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -161,6 +191,15 @@ def choose_cameras(sources: Sequence[str], flags: dict[str, Any]) -> ChosenCamer
     return ChosenCameras(
         [Camera(name, source, find) for name, source in zip(names, opened, strict=True)], detector.name, {}
     )
+
+
+def _read_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", text):
+        raise click.UsageError(f"--detector-size is height x width in pixels, such as 480x640; got {text!r}")
+    height, width = text.split("x")
+    return int(height), int(width)
 
 
 def people_of_detections(detections: Detections, source: FrameSource) -> FindPeople:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ class HogDetector:
         nms_iou: See :func:`hamr_edge.detector.open_detector`.
         min_height: Height of the lowest person to find, in pixels; a seventh of the frame, at least 32, when None. Half
             of it takes four times as long.
+        max_height: Greatest height of a box in pixels; any when None.
     """
 
     DEFAULT_MIN_SCORE = 0.8
@@ -37,11 +40,12 @@ class HogDetector:
         min_score: float = DEFAULT_MIN_SCORE,
         nms_iou: float = DEFAULT_NMS_IOU,
         min_height: float | None = None,
+        max_height: float | None = None,
     ) -> None:
         self.name = "hog, cpu"
-        self._min_score, self._nms_iou, self._min_height = min_score, nms_iou, min_height
-        self._hog = cv2.HOGDescriptor()
-        self._hog.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector(), dtype=np.float32))
+        self._min_score, self._nms_iou = min_score, nms_iou
+        self._min_height, self._max_height = min_height, max_height
+        self._of_thread = threading.local()
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See :meth:`hamr_edge.detector.PersonDetector.detect`."""
@@ -58,11 +62,25 @@ class HogDetector:
         padded = cv2.copyMakeBorder(
             cv2.resize(image, resized_wh), border_y, border_y, border_x, border_x, cv2.BORDER_REPLICATE
         )
-        found, weights = self._hog.detectMultiScale(padded, winStride=(8, 8), scale=1.05)
+        found, weights = self._descriptor().detectMultiScale(padded, winStride=(8, 8), scale=1.05)
         windows = np.asarray(found, dtype=np.float32).reshape(-1, 4)
         scores = np.asarray(weights, dtype=np.float32).reshape(-1)
+        # OpenCV's own threads give them in any order.
+        order = np.lexsort((*windows.T, scores))
+        windows, scores = windows[order], scores[order]
         boxes = windows[:, [0, 1, 0, 1]] + windows[:, [2, 3, 2, 3]] * _HOG_PERSON
         boxes -= np.array([border_x, border_y, border_x, border_y], np.float32)
         boxes *= np.tile(np.array([width, height], np.float32) / resized_wh, 2)
         sure = scores >= self._min_score
-        return finish_boxes(boxes[sure], scores[sure], (height, width), self._nms_iou, 0.99 * min_height)
+        return finish_boxes(
+            boxes[sure], scores[sure], (height, width), self._nms_iou, 0.99 * min_height, self._max_height
+        )
+
+    def _descriptor(self) -> cv2.HOGDescriptor:
+        """This thread's own: OpenCV does not promise that several may use one at once."""
+        descriptor: cv2.HOGDescriptor | None = getattr(self._of_thread, "descriptor", None)
+        if descriptor is None:
+            descriptor = cv2.HOGDescriptor()
+            descriptor.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector(), dtype=np.float32))
+            self._of_thread.descriptor = descriptor
+        return descriptor

@@ -43,23 +43,26 @@ def finish_boxes(
     boxes: NDArray[np.float32],
     scores: NDArray[np.float32],
     frame_size_hw: tuple[int, ...],
-    nms_iou: float,
+    nms_iou: float | None,
     min_height: float,
+    max_height: float | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Suppress overlaps, clip to the frame, drop what is empty or too low.
+    """Suppress overlaps, clip to the frame, drop what is empty, too low or too high.
 
     Args:
         boxes: (N, 4) xyxy pixels of the frame.
         scores: (N,).
         frame_size_hw: Height and width of the frame.
-        nms_iou: A box that overlaps a better one by more than this is dropped; 0..1.
+        nms_iou: A box that overlaps a better one by more than this is dropped; 0..1. None: all boxes stay.
         min_height: Least height of a box in pixels, before clipping.
+        max_height: Greatest height of a box in pixels, before clipping; any when None.
 
     Returns:
         Boxes and scores as :meth:`hamr_edge.detector.PersonDetector.detect` promises them.
     """
-    kept = suppress_overlaps(boxes, scores, nms_iou)
-    kept = kept[boxes[kept, 3] - boxes[kept, 1] >= min_height]
+    kept = np.argsort(-scores, kind="stable") if nms_iou is None else suppress_overlaps(boxes, scores, nms_iou)
+    heights = boxes[kept, 3] - boxes[kept, 1]
+    kept = kept[(heights >= min_height) & (heights <= (np.inf if max_height is None else max_height))]
     boxes, scores = boxes[kept], scores[kept]
     height, width = frame_size_hw
     boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))

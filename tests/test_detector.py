@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from hamr_edge.detector import open_detector
+from hamr_edge.detector_decoders import anchor_grid
 from hamr_edge.errors import InputError, UnavailableError
 from hamr_edge.hog import HogDetector
+from hamr_edge.letterbox import lay_out_frame
 from hamr_edge.nms import box_iou, suppress_overlaps
+from hamr_edge.onnx_detector import OnnxDetector
 from hamr_edge.video import open_source
-from hamr_edge.yolox import YoloxDetector, anchor_grid, letterbox
 from tests.yolox_files import SIZE_HW, write_yolox, yolox_output
 
 _PEOPLE = [
@@ -27,54 +30,29 @@ _PEOPLE = [
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> YoloxDetector:
+def detector(tmp_path_factory: pytest.TempPathFactory) -> OnnxDetector:
     path = write_yolox(tmp_path_factory.mktemp("yolox") / "tiny.onnx", yolox_output(_PEOPLE))
-    return YoloxDetector(path, "cpu", threads=1)
+    return OnnxDetector(path, device="cpu", threads=1)
 
 
-def test_yolox_decodes_suppresses_and_sorts(detector: YoloxDetector) -> None:
+def test_yolox_decodes_suppresses_and_sorts(detector: OnnxDetector) -> None:
     boxes, scores = detector.detect(np.zeros((*SIZE_HW, 3), np.uint8))  # the frame is the canvas
     np.testing.assert_allclose(boxes, [_PEOPLE[2][1], _PEOPLE[0][1]], atol=1e-4)
     np.testing.assert_allclose(scores, [0.75, 0.7], atol=1e-6)
     assert boxes.dtype == scores.dtype == np.float32
-    assert detector.name == "tiny.onnx, onnxruntime-cpu"
+    assert detector.name == "tiny.onnx (yolox), onnxruntime-cpu"
 
 
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(1, 400), width=st.integers(1, 400))
-def test_yolox_boxes_are_in_the_frames_pixels(detector: YoloxDetector, height: int, width: int) -> None:
+def test_yolox_boxes_are_in_the_frames_pixels(detector: OnnxDetector, height: int, width: int) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     boxes, _ = detector.detect(image)
-    _, (x_factor, y_factor) = letterbox(image, SIZE_HW)
-    expected = np.array([_PEOPLE[2][1], _PEOPLE[0][1]]) / [x_factor, y_factor, x_factor, y_factor]
+    _, placement = lay_out_frame(image, SIZE_HW, "top-left")
+    expected = placement.to_frame(np.array([_PEOPLE[2][1], _PEOPLE[0][1]], np.float32))
     expected = expected.clip(0, [width, height, width, height])
     expected = expected[((expected[:, 2:] - expected[:, :2]) >= 1).all(axis=1)]
     np.testing.assert_allclose(boxes, expected, rtol=1e-4, atol=1e-3)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), height=st.integers(40, 300), width=st.integers(40, 300))
-def test_letterbox_puts_a_box_where_its_factors_say(data: st.DataObject, height: int, width: int) -> None:
-    x1, y1 = data.draw(st.integers(0, width - 20)), data.draw(st.integers(0, height - 20))
-    x2, y2 = data.draw(st.integers(x1 + 20, width)), data.draw(st.integers(y1 + 20, height))
-    image = np.zeros((height, width, 3), np.uint8)
-    image[y1:y2, x1:x2] = 255
-    canvas, factors = letterbox(image, (128, 160))
-    assert canvas.shape == (128, 160, 3)
-    rows, columns = np.nonzero(canvas[..., 0] > 127)
-    assert (min(columns), max(columns) + 1) == pytest.approx(np.array([x1, x2]) * factors[0], abs=1)
-    assert (min(rows), max(rows) + 1) == pytest.approx(np.array([y1, y2]) * factors[1], abs=1)
-    filled_wh = np.round(factors * [width, height]).astype(int)
-    assert (canvas[filled_wh[1] :] == 114).all()
-    assert (canvas[:, filled_wh[0] :] == 114).all()
-
-
-def test_yolox_is_fed_blue_first_in_0_to_255(tmp_path: Path) -> None:
-    path = write_yolox(tmp_path / "blue.onnx", yolox_output(_PEOPLE[2:3]), by_blue=True)
-    image = np.zeros((*SIZE_HW, 3), np.uint8)
-    image[..., 0], image[..., 2] = 204, 255
-    _, scores = YoloxDetector(path, "cpu", 1).detect(image)
-    np.testing.assert_allclose(scores, [0.75 * 204 / 255], atol=1e-5)
 
 
 def test_low_boxes_and_slivers_are_dropped(tmp_path: Path) -> None:
@@ -85,10 +63,10 @@ def test_low_boxes_and_slivers_are_dropped(tmp_path: Path) -> None:
     ]
     path = write_yolox(tmp_path / "tiny.onnx", yolox_output(people))
     image = np.zeros((*SIZE_HW, 3), np.uint8)
-    assert len(YoloxDetector(path, "cpu", 1).detect(image)[0]) == 2
-    boxes, _ = YoloxDetector(path, "cpu", 1, min_height=20).detect(image)
+    assert len(OnnxDetector(path, "yolox", "cpu", 1).detect(image)[0]) == 2
+    boxes, _ = OnnxDetector(path, "yolox", "cpu", 1, min_height=20).detect(image)
     np.testing.assert_allclose(boxes, [people[0][1]], atol=1e-4)
-    boxes, scores = YoloxDetector(path, "cpu", 1, min_score=0.9).detect(image)
+    boxes, scores = OnnxDetector(path, "yolox", "cpu", 1, min_score=0.9).detect(image)
     assert boxes.shape == (0, 4)
     assert scores.shape == (0,)
 
@@ -103,28 +81,50 @@ def test_the_grid_is_row_by_row_level_by_level() -> None:
 
 def test_a_file_that_is_no_yolox(tmp_path: Path, tiny_artifact: Path) -> None:
     with pytest.raises(InputError, match="is not there"):
-        YoloxDetector(tmp_path / "gone.onnx")
+        OnnxDetector(tmp_path / "gone.onnx")
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(InputError, match="cannot be loaded"):
-        YoloxDetector(tmp_path / "text.onnx")
-    with pytest.raises(InputError, match=r"not a YOLOX detector: .* got inputs .*uint8"):
-        YoloxDetector(tiny_artifact)
+        OnnxDetector(tmp_path / "text.onnx")
+    with pytest.raises(InputError, match=r"declared as yolox: it does not fit .* got inputs .*uint8"):
+        OnnxDetector(tiny_artifact)
     wrong_anchors = write_yolox(tmp_path / "anchors.onnx", yolox_output(_PEOPLE)[:-1])
-    with pytest.raises(InputError, match=r"\(1, 126, 5 \+ classes\), got outputs .*125"):
-        YoloxDetector(wrong_anchors)
+    with pytest.raises(InputError, match=r"\(1, 126, classes\+5\); got outputs .*125"):
+        OnnxDetector(wrong_anchors)
     no_class = write_yolox(tmp_path / "class.onnx", np.zeros((126, 5), np.float32))
-    with pytest.raises(InputError, match="not a YOLOX detector"):
-        YoloxDetector(no_class)
+    with pytest.raises(InputError, match="does not fit the declared format"):
+        OnnxDetector(no_class)
     integers = write_yolox(tmp_path / "int.onnx", yolox_output(_PEOPLE), dtype=TensorProto.INT32)
     with pytest.raises(InputError, match=r"got inputs .*int32"):
-        YoloxDetector(integers)
+        OnnxDetector(integers)
 
 
-def test_a_model_that_decodes_in_the_graph_is_refused(tmp_path: Path) -> None:
-    output = yolox_output(_PEOPLE)
-    output[100, :4] = 70, 40, 20, 43
-    with pytest.raises(InputError, match="without --decode_in_inference"):
-        YoloxDetector(write_yolox(tmp_path / "decoded.onnx", output)).detect(np.zeros((64, 96, 3), np.uint8))
+def _noise(seed: int) -> np.ndarray:
+    """A frame of blots in which HOG sees people, now and then."""
+    blots = np.random.default_rng(seed).integers(0, 256, (25, 33, 3), np.uint8)
+    return np.asarray(cv2.resize(blots, (200, 200)))
+
+
+@pytest.mark.parametrize("kind", ["hog", "yolox"])
+def test_eight_threads_find_what_one_finds(kind: str, detector: OnnxDetector) -> None:
+    shared = detector if kind == "yolox" else HogDetector(min_score=0, nms_iou=1, min_height=60)
+    frames = [_noise(seed)[: 200 - seed] for seed in range(12)]
+    serial = [shared.detect(frame) for frame in frames]
+    assert sum(len(boxes) for boxes, _ in serial) > 9
+    order = np.random.default_rng(0).integers(0, len(frames), 40)
+    with ThreadPoolExecutor(8) as pool:
+        for index, (boxes, scores) in zip(order, pool.map(lambda i: shared.detect(frames[i]), order), strict=True):
+            np.testing.assert_array_equal(boxes, serial[index][0])
+            np.testing.assert_array_equal(scores, serial[index][1])
+
+
+def test_hog_keeps_to_the_heights_asked_for() -> None:
+    def heights(max_height: float | None) -> list[int]:
+        detector = open_detector("hog", min_score=0, nms_iou=1, min_height=60, max_height=max_height)
+        boxes, _ = detector.detect(_noise(3))
+        return sorted(round(float(height)) for height in boxes[:, 3] - boxes[:, 1])
+
+    assert heights(None) == [63, 66, 84, 88]
+    assert heights(70) == [63, 66]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,12 @@ def test_a_model_that_decodes_in_the_graph_is_refused(tmp_path: Path) -> None:
         ({"nms_iou": 1.5}, r"nms_iou must be in 0\.\.1, got 1.5"),
         ({"min_height": -1.0}, "min_height must be above 0"),
         ({"device": "cuda:0"}, "runs on the CPU only"),
+        ({"max_height": 0.0}, "max_height must be above 0, got 0"),
+        ({"min_height": 50, "max_height": 40}, "min_height is 50, above max_height, 40: no box could stay"),
+        ({"format": "yolov8"}, "format is for .onnx files; the hog detector has none"),
+        ({"classes": [0]}, "classes is for .onnx files"),
+        ({"input_size_hw": (64, 64)}, "input_size_hw is for .onnx files"),
+        ({"detector": "a.onnx", "min_score": 1.5}, r"min_score must be in 0\.\.1 for an .onnx file, got 1.5"),
     ],
 )
 def test_settings_are_checked(settings_: dict, message: str) -> None:
@@ -146,10 +152,10 @@ def test_the_device_asked_for_is_the_device_used(tmp_path: Path) -> None:
 
     path = write_yolox(tmp_path / "tiny.onnx", yolox_output(_PEOPLE))
     with pytest.raises(InputError, match="must be auto, cpu or cuda:N"):
-        YoloxDetector(path, "gpu")
+        OnnxDetector(path, device="gpu")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(UnavailableError, match="cuda:0 was asked for, but this onnxruntime"):
-            YoloxDetector(path, "cuda:0")
+            OnnxDetector(path, device="cuda:0")
 
 
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
