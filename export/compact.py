@@ -5,6 +5,7 @@ A camera keeps and compares 512 values a person instead of 10,752, and the netwo
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,8 +77,10 @@ class Projection:
         return unit_rows(self.project(embeddings))
 
     def to_json(self) -> dict[str, Any]:
-        """How it was made, without its numbers: for the sidecar."""
+        """How it was made, and a hash in place of its numbers: for the sidecar."""
+        numbers = hashlib.sha256(self.mean.astype("<f4").tobytes() + self.matrix.astype("<f4").tobytes())
         return {
+            "sha256": numbers.hexdigest(),
             "source_dim": len(self.mean),
             "crops": self.crops,
             "variance_share": round(self.variance_share, 6),

@@ -52,7 +52,8 @@ def publish(
 
     Args:
         path: Where the artifact and its sidecar shall lie; the folder is made if it is not there.
-        sidecar: What is known; its hash and parity are filled in here.
+        sidecar: What is known; its hash and parity are filled in here. A parity that it has already is that of the
+            artifact which this one is made of: it is kept as ``of_source``, for who asks how far both steps lead.
         write: Called with the temporary path.
         source: Crops, or for the ``frame`` form frames and boxes, and the source's embeddings of them.
         min_cosine: Least agreement of any crop at any batch size.
@@ -73,7 +74,7 @@ def publish(
             parity = check_rows(backend, source, min_cosine)
             if judge is not None:
                 parity |= judge(backend)
-        return _release(temporary, path, replace(hashed, parity=parity))
+        return _release(temporary, path, replace(hashed, parity=parity | _of_source(sidecar)))
 
 
 def publish_unchecked(path: Path, sidecar: Sidecar, write: Callable[[Path], object], reason: str) -> Sidecar:
@@ -81,12 +82,16 @@ def publish_unchecked(path: Path, sidecar: Sidecar, write: Callable[[Path], obje
 
     Args:
         path: As :func:`publish`.
-        sidecar: As :func:`publish`; its parity becomes ``{"unchecked": reason}``.
+        sidecar: As :func:`publish`; its parity becomes ``{"unchecked": reason}``, and ``of_source``.
         write: Called with the temporary path.
         reason: Why it was not checked.
     """
     with _held_back(path, sidecar, write) as (temporary, hashed):
-        return _release(temporary, path, replace(hashed, parity={"unchecked": reason}))
+        return _release(temporary, path, replace(hashed, parity={"unchecked": reason} | _of_source(sidecar)))
+
+
+def _of_source(sidecar: Sidecar) -> dict[str, Any]:
+    return {"of_source": sidecar.parity} if sidecar.parity else {}
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import logging
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,7 +35,11 @@ def identity_color(number: int) -> tuple[int, int, int]:
 
 
 def draw_people(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], numbers: NDArray[np.int64], caption: str = ""
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    numbers: NDArray[np.int64],
+    caption: str = "",
+    labels: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw boxes with their identities' colours and numbers.
 
@@ -42,6 +48,7 @@ def draw_people(
         boxes: (N, 4) xyxy pixels.
         numbers: (N,) identities.
         caption: Words for the lower left corner.
+        labels: (N,) words for the boxes; their numbers when None.
 
     Returns:
         A new (H, W, 3) uint8 BGR image.
@@ -53,8 +60,9 @@ def draw_people(
     for (x1, y1, x2, y2), number in zip(corners.tolist(), numbers.tolist(), strict=True):
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), identity_color(number), thickness, cv2.LINE_8)
     # Labels come after all boxes, so that no line crosses a number.
-    for (x1, y1, _, _), number in zip(corners.tolist(), numbers.tolist(), strict=True):
-        _draw_label(canvas, str(number), x1, y1, identity_color(number), unit)
+    words = labels if labels is not None else [str(number) for number in numbers.tolist()]
+    for (x1, y1, _, _), number, text in zip(corners.tolist(), numbers.tolist(), words, strict=True):
+        _draw_label(canvas, text, x1, y1, identity_color(number), unit)
     if caption:
         _draw_label(canvas, caption, 0, canvas.shape[0], _DARK, unit)
     return canvas
@@ -64,6 +72,7 @@ def _draw_label(
     canvas: NDArray[np.uint8], text: str, x: int, bottom: int, color: tuple[int, int, int], unit: float
 ) -> None:
     """Text on a filled ground whose lower left corner is (x, bottom), moved into the image where it would stick out."""
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()  # all that OpenCV's font has
     scale, weight, margin = max(0.35, 0.42 * unit), max(1, round(0.9 * unit)), max(2, round(2.5 * unit))
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, weight)
     width, height = text_width + 2 * margin, text_height + 2 * margin

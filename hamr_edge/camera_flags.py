@@ -220,14 +220,19 @@ def make_readers(cameras: Sequence[Camera], flags: dict[str, Any], timeline: Tim
     Raises:
         InputError: ``--stall-after`` makes no sense.
     """
-    attempts = flags["reconnect"]
-    rule = Reconnect(attempts=attempts) if attempts else None
     return [
         FrameReader(
-            TimedSource(camera.source, timeline, camera.name), reconnect=rule, stall_after_s=flags["stall_after"]
+            TimedSource(camera.source, timeline, camera.name),
+            reconnect=reconnect_rule(flags),
+            stall_after_s=flags["stall_after"],
         )
         for camera in cameras
     ]
+
+
+def reconnect_rule(flags: dict[str, Any]) -> Reconnect | None:
+    """How ``--reconnect`` opens a live source again."""
+    return Reconnect(attempts=flags["reconnect"]) if flags["reconnect"] else None
 
 
 def name_cameras(sources: Sequence[str]) -> list[str]:

@@ -24,6 +24,8 @@ _COMMANDS = {
     "figures": ("hamr_edge.trainer.figures_command:figures", "Best matches, activation maps and curves of a model."),
     "bench": ("hamr_edge.benchmarks.command:bench", "Is the artifact as good as the model, and how much faster."),
     "embed": ("hamr_edge.embed_command:embed", "Embed the people in a video, a folder of images or a camera."),
+    "watch": ("hamr_edge.watch_command:watch", "See who is before the cameras, live."),
+    "gallery": ("hamr_edge.gallery_command:gallery", "Known people: enrol by name, search, list, forget."),
 }
 _EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"}
 

@@ -43,7 +43,8 @@ class Sidecar:
     training: dict[str, Any] = field(default_factory=dict)
     """Data set, settings and scores as the checkpoint had them."""
     parity: dict[str, Any] = field(default_factory=dict)
-    """Agreement with the source as measured before publishing."""
+    """Agreement with the source as measured before publishing. Of an artifact made of another artifact: with that one,
+    whose own parity is kept as ``of_source``."""
     precision_detail: dict[str, Any] = field(default_factory=dict)
     """What stays in a wider type than ``precision`` and why; for int8, how its scales were found."""
     compact: dict[str, Any] = field(default_factory=dict)

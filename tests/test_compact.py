@@ -216,6 +216,7 @@ def test_the_sidecar_says_how_it_was_made(artifact: Path, projection: Projection
     assert sidecar.embedding_dim == DIM
     assert sidecar.parity["min_cosine"] >= 0.99999
     assert sidecar.compact == {
+        "sha256": projection.to_json()["sha256"],
         "source_dim": 12,
         "crops": projection.crops,
         "variance_share": pytest.approx(projection.variance_share, abs=1e-6),

@@ -1,0 +1,338 @@
+"""A gallery of known people: enrol, search, forget; kept on disk with the stamp of what made its embeddings."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hamr_edge.embedding_space import EmbeddingSpace
+from hamr_edge.errors import InputError
+from hamr_edge.gallery_file import check_gallery_path, read_gallery, write_gallery
+from hamr_edge.gallery_index import GalleryIndex, IndexKind
+from hamr_edge.gallery_input import check_embeddings, check_name, check_retention, check_search, check_time
+from hamr_edge.gallery_rows import GalleryRows, Matches, Person
+from hamr_edge.sidecar import Sidecar
+
+_log = logging.getLogger(__name__)
+_LARGE = 100_000
+"""Rows from which an index that was never built is worth a warning."""
+
+
+class Gallery:
+    """Known people by name, each with any number of embeddings ("views").
+
+    Every public method may be called from any thread: a lock lets one at a time in, and a search sees all of an
+    enrolment or nothing. Saving and building an index hold the lock for as long as they take.
+
+    Forgetting deletes: the vectors are overwritten in memory, and the file that is saved next is written anew, without
+    them. Until it is saved, the old file holds them.
+
+    Args:
+        space: What makes the embeddings; ``EmbeddingSpace.of(embedder.sidecar)``.
+        index: See :class:`hamr_edge.gallery_index.GalleryIndex`: ``exact`` needs numpy only; ``codes`` serves a million
+            embeddings in milliseconds; ``hnsw`` cannot let go of a row and does not go with a retention time.
+        retention_s: Embeddings seen longer ago are deleted when the gallery is loaded, searched, listed or saved.
+
+    Raises:
+        InputError: An argument makes no sense.
+        UnavailableError: The index needs FAISS, which is not installed.
+    """
+
+    def __init__(self, space: EmbeddingSpace, index: IndexKind = "exact", retention_s: float | None = None) -> None:
+        self._lock = threading.RLock()
+        self._space, self._spaces = space, [space]
+        self._index = GalleryIndex(index, space.embedding_dim)
+        self._retention_s = check_retention(retention_s, index)
+        self._rows = GalleryRows(space.embedding_dim)
+        self._file: tuple[Path, tuple[int, ...] | None] | None = None
+        self.expired = 0
+        """Embeddings deleted so far because their retention time was over."""
+
+    def __len__(self) -> int:
+        """Embeddings, not people."""
+        with self._lock:
+            self._expire()
+            return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        with self._lock:
+            self._expire()
+            return isinstance(name, str) and self._rows.number_of(name) >= 0
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """What makes the embeddings that come in now."""
+        return self._space
+
+    @property
+    def spaces(self) -> tuple[EmbeddingSpace, ...]:
+        """Of all embeddings enrolled so far, also of those forgotten since."""
+        with self._lock:
+            return tuple(self._spaces)
+
+    @property
+    def retention_s(self) -> float | None:
+        """Seconds after which an embedding is deleted; None: never. Can be set."""
+        return self._retention_s
+
+    @retention_s.setter
+    def retention_s(self, seconds: float | None) -> None:
+        with self._lock:
+            self._retention_s = check_retention(seconds, self._index.kind)
+            self._expire()
+
+    def enrol(
+        self, name: str, embeddings: ArrayLike, camera: str = "", time_s: float | None = None, replace: bool = False
+    ) -> NDArray[np.int64]:
+        """Add embeddings of a person; a name that is there gets more of them.
+
+        Args:
+            name: Printable text.
+            embeddings: (K, D), rows of unit L2 norm to 0.001; they are kept as float32, normalised once more.
+            camera: Where they were seen.
+            time_s: Unix time when they were seen; now when None.
+            replace: The person's earlier embeddings are forgotten.
+
+        Returns:
+            (K,) int64 numbers of the embeddings, for :meth:`forget_views`.
+
+        Raises:
+            InputError: An argument is not as expected; the gallery is as it was.
+        """
+        with self._lock:
+            rows = check_embeddings(embeddings, self._space.embedding_dim)
+            check_name(name, "a person's name")
+            if camera:
+                check_name(camera, "a camera's name")
+            seen_s = check_time(time_s, self._retention_s)
+            self._expire()
+            if replace:
+                self._keep(self._rows.people != self._rows.number_of(name))
+            if self._space not in self._spaces:
+                self._spaces.append(self._space)
+            ids = self._rows.append(name, rows, camera, seen_s)
+            self._index.add(rows)
+            return ids
+
+    def search(
+        self,
+        embeddings: ArrayLike,
+        k: int = 1,
+        cameras: Collection[str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Matches:
+        """The k most similar people of each embedding, each by the nearest of their embeddings; nobody twice.
+
+        How similar is similar enough is for the caller to say.
+
+        Args:
+            embeddings: (N, D), as :meth:`enrol` takes them.
+            k: People an embedding.
+            cameras: Only embeddings seen by these; by any when None. An unknown camera has seen nobody.
+            since: Only embeddings seen at this Unix time or later.
+            until: Only embeddings seen before this Unix time.
+
+        Raises:
+            InputError: An argument is not as expected.
+        """
+        with self._lock:
+            queries, allowed = self._start_search(embeddings, k, cameras, since, until)
+            rows = np.full((len(queries), k), -1, np.int64)
+            similarity = np.full((len(queries), k), -np.inf, np.float32)
+            still_open, views = np.arange(len(queries)), 1 if k == 1 else 4 * k
+            while len(still_open):
+                found_rows, found = self._index.search(self._rows.embeddings, queries[still_open], views, allowed)
+                short = np.zeros(len(still_open), np.bool_)
+                for place, query in enumerate(still_open.tolist()):
+                    real = found_rows[place] >= 0
+                    _, first = np.unique(self._rows.people[found_rows[place][real]], return_index=True)
+                    first = np.sort(first)[:k]  # of each person the nearest embedding, nearest person first
+                    rows[query, : len(first)] = found_rows[place][first]
+                    similarity[query, : len(first)] = found[place][first]
+                    short[place] = len(first) < k and real.all()
+                still_open, views = still_open[short], 4 * views
+            return self._rows.matches(rows, similarity)
+
+    def search_views(
+        self,
+        embeddings: ArrayLike,
+        k: int = 1,
+        cameras: Collection[str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Matches:
+        """The k most similar enrolled embeddings of each embedding: a person may come several times.
+
+        Arguments and errors as :meth:`search`.
+        """
+        with self._lock:
+            queries, allowed = self._start_search(embeddings, k, cameras, since, until)
+            return self._rows.matches(*self._index.search(self._rows.embeddings, queries, k, allowed))
+
+    def build_index(self) -> None:
+        """Build the graph of the index ``hnsw``, minutes for a million embeddings; the others need no building.
+
+        Later enrolments are added to it. Forgetting anyone deletes it, and the search is exact until it is built again.
+        """
+        with self._lock:
+            self._expire()
+            if len(self._rows):
+                self._index.build(self._rows.embeddings)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a person another name.
+
+        Raises:
+            InputError: There is no such person, or the new name is taken: two people are not made one by accident.
+        """
+        with self._lock:
+            self._expire()
+            check_name(new_name, "a person's name")
+            person = self._known(name)
+            if self._rows.number_of(new_name) not in (-1, person):
+                raise InputError(f"{new_name!r} is in the gallery already; take another name, or forget that one first")
+            self._rows.rename(person, new_name)
+
+    def forget(self, name: str) -> int:
+        """Delete a person: name and embeddings.
+
+        Returns:
+            How many embeddings were deleted.
+
+        Raises:
+            InputError: There is no such person; they may have been forgotten before.
+        """
+        with self._lock:
+            self._expire()
+            return self._keep(self._rows.people != self._known(name))
+
+    def forget_views(self, ids: ArrayLike) -> int:
+        """Delete embeddings by their numbers, unknown ones left aside; how many. A person left without any goes too."""
+        with self._lock:
+            return self._keep(~np.isin(self._rows.ids, np.asarray(ids, np.int64)))
+
+    def forget_before(self, time_s: float) -> int:
+        """Delete all embeddings seen before a Unix time; how many. A person left without any goes too."""
+        with self._lock:
+            return self._keep(self._rows.times_s >= check_time(time_s, None))
+
+    def people(self) -> list[Person]:
+        """Everybody, by name."""
+        with self._lock:
+            self._expire()
+            return self._rows.list_people()
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the gallery, whole or not at all; embeddings that were forgotten are not in it.
+
+        The file system gives the old file's blocks back without overwriting them, and backups and snapshots are
+        others' to clean.
+
+        Args:
+            path: The ``.npz`` file to make or replace.
+            overwrite: Replace a file that this gallery was not loaded from, or that changed since: what another
+                process enrolled is lost, and whom it forgot may come back.
+
+        Raises:
+            InputError: It cannot be written there, or it would need ``overwrite``.
+        """
+        path = check_gallery_path(path)
+        with self._lock:
+            self._expire()
+            known = None if self._file is None or self._file[0] != path.absolute() else self._file[1]
+            if not overwrite and _stamp(path) != known:
+                raise InputError(
+                    f"gallery {path} was made or changed by another since; load it and enrol or forget there, or "
+                    "overwrite it"
+                )
+            write_gallery(path, self._rows.to_record(tuple(self._spaces), self._retention_s))
+            self._file = (path.absolute(), _stamp(path))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        sidecar: Sidecar | None = None,
+        index: IndexKind = "exact",
+        allow_mixed: bool = False,
+    ) -> Gallery:
+        """Read a gallery, and delete what its retention time is over for; from the file only when it is saved.
+
+        Args:
+            path: The file.
+            sidecar: Of the artifact whose embeddings will be searched and enrolled; they are held to be of the space
+                that the gallery was started with when None.
+            index: As for :class:`Gallery`; no index is stored.
+            allow_mixed: Accept an artifact of the same checkpoint that is not known to agree with those enrolled.
+
+        Raises:
+            InputError: The file cannot be read, or its embeddings cannot be compared with the artifact's.
+        """
+        stamp = _stamp(Path(path))
+        record = read_gallery(path)
+        spaces = list(record.spaces)
+        space = spaces[0] if sidecar is None else EmbeddingSpace.of(sidecar)
+        for known in spaces:
+            known.check_compatible(space, allow_mixed)
+        gallery = cls(space, index, record.retention_s)
+        gallery._spaces = spaces
+        gallery._file = (Path(path).absolute(), stamp)
+        gallery._rows.load(record)
+        gallery._index.add(record.embeddings)
+        gallery._expire()
+        return gallery
+
+    def _start_search(
+        self,
+        embeddings: ArrayLike,
+        k: int,
+        cameras: Collection[str] | None,
+        since: float | None,
+        until: float | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """The checked queries, and the rows that may be found; None for all."""
+        queries = check_embeddings(embeddings, self._space.embedding_dim)
+        check_search(k, cameras)
+        self._expire()
+        if not self._index.is_built and len(self._rows) >= _LARGE:
+            _log.warning(
+                "the index of %d embeddings is not built: the search is exact and slow; call build_index()",
+                len(self._rows),
+            )
+        return queries, self._rows.allowed(cameras, since, until)
+
+    def _known(self, name: str) -> int:
+        person = self._rows.number_of(name)
+        if person < 0:
+            raise InputError(f"{name!r} is not in the gallery; 'hamr-edge gallery list' shows who is")
+        return person
+
+    def _expire(self) -> None:
+        if self._retention_s is not None and len(self._rows):
+            oldest_s = time.time() - self._retention_s
+            if self._rows.times_s.min() < oldest_s:
+                self.expired += self._keep(self._rows.times_s >= oldest_s)
+
+    def _keep(self, kept: NDArray[np.bool_]) -> int:
+        """Delete the rows that are not marked, wherever they lie."""
+        removed = int(np.count_nonzero(~kept))
+        if removed:
+            self._index.keep(kept)
+            self._rows.keep(kept)
+        return removed
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None without one."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from hamr_edge import Embedder, InputError
+from hamr_edge.annotate import draw_people
+from hamr_edge.cli import hamr_edge, main
+from hamr_edge.embedding_space import EmbeddingSpace
+from hamr_edge.errors import UnavailableError
+from hamr_edge.gallery import Gallery
+from hamr_edge.sidecar import load_sidecar, sidecar_path, write_sidecar
+from hamr_edge.video import open_source
+from tests.artifacts import write_tiny_artifact
+from tests.video_files import moving_square, write_video
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "v.avi", moving_square(30), fps=100)
+
+
+@pytest.fixture(scope="module")
+def detections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("detections") / "det.txt"
+    path.write_text("".join(f"{number},-1,{4 * number - 4},30,20,20,.9\n" for number in range(1, 31)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory, tiny_artifact: Path, video: Path) -> Path:
+    """A gallery in which the white square is Ada."""
+    path = tmp_path_factory.mktemp("gallery") / "people.npz"
+    with open_source(video) as source, Embedder(tiny_artifact, "cpu") as embedder:
+        gallery = Gallery(EmbeddingSpace.of(embedder.sidecar))
+        gallery.enrol("Ada", embedder.embed(next(iter(source)).image, [[0, 30, 20, 50]]))
+        gallery.save(path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(hamr_edge, ["watch", *map(str, arguments)], standalone_mode=False)
+
+
+def test_cameras_are_watched_to_their_end(video: Path, detections: Path, tiny_artifact: Path, known: Path) -> None:
+    options = ["--detections", detections, "--detections", detections, "--camera", "a", "--camera", "b"]
+    result = run(video, video, "-m", tiny_artifact, *options, "--gallery", known, "--fast")
+    assert result.exception is None, result.output
+    rows = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line[:2] in ("a ", "b ")}
+    assert rows == {name: ["ended", "30", "30", "0", "0", "0", "30"] for name in "ab"}
+    assert "people.npz, 1 people" in result.stdout
+
+
+def test_seconds_end_a_loop(video: Path, detections: Path, tiny_artifact: Path) -> None:
+    started = time.monotonic()
+    result = run(video, "-m", tiny_artifact, "--detections", detections, "--loop", "--seconds", 0.6, "--quiet")
+    assert result.exception is None, result.output
+    assert time.monotonic() - started < 20
+    assert "stopped on request" in result.stdout
+    assert result.stderr == ""
+
+
+def test_a_gallery_of_another_model_is_refused(video: Path, detections: Path, tmp_path: Path, known: Path) -> None:
+    other = write_tiny_artifact(tmp_path / "other.onnx", seed=5)
+    write_sidecar(replace(load_sidecar(other), source_sha256="1" * 64), sidecar_path(other))
+    result = run(video, "-m", other, "--detections", detections, "--gallery", known)
+    assert isinstance(result.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", ".5"], "--threshold is for --gallery only"),
+        (["--http", "here"], "[HOST:]PORT"),
+        (["--seconds", "0"], "range x>0"),
+    ],
+)
+def test_options_that_make_no_sense(
+    video: Path, detections: Path, tiny_artifact: Path, arguments: list[str], message: str
+) -> None:
+    result = run(video, "-m", tiny_artifact, "--detections", detections, *arguments)
+    assert message in str(result.exception)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for Linux's display")
+def test_a_window_needs_a_display(
+    video: Path, detections: Path, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    result = run(video, "-m", tiny_artifact, "--detections", detections, "--window")
+    assert isinstance(result.exception, UnavailableError)
+    assert "--http 8080" in str(result.exception)
+
+
+def test_a_source_that_does_not_open_is_an_error(
+    tmp_path: Path, detections: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "v.avi"
+    broken.write_text("no video")
+    with pytest.raises(SystemExit) as stop:
+        main(["watch", str(broken), "-m", str(tiny_artifact), "--detections", str(detections), "--quiet"])
+    assert stop.value.code == 2
+    assert "v.avi is not a video" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_the_page_shows_people_and_ctrl_c_ends_with_a_summary(
+    video: Path, detections: Path, tiny_artifact: Path, known: Path
+) -> None:
+    options = ["-m", tiny_artifact, "--detections", detections, "--gallery", known, "--loop", "--http", "0"]
+    code = "from hamr_edge.cli import main; main()"
+    command = [sys.executable, "-c", code, "watch", str(video), *map(str, options), "--camera", "door"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().split()[-1]
+        with urlopen(f"{url}camera/door.mjpg", timeout=20) as stream:
+            assert stream.readline() == b"--frame\r\n"
+        with urlopen(f"{url}metrics", timeout=20) as answer:
+            assert 'hamr_edge_requests_total{camera="door",outcome="completed"}' in answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "stopped on request" in stdout
+
+
+def test_labels_are_drawn(frame: np.ndarray) -> None:
+    boxes = np.array([[20, 60, 60, 110]], np.float32)
+    plain = draw_people(frame, boxes, np.array([3]))
+    named = draw_people(frame, boxes, np.array([3]), labels=["Zoë 0.91"])
+    assert (plain != named).any()
