@@ -35,7 +35,20 @@ ALLOWED = {
     ),
 }
 """The other stages' modules that each package may import; every stage may import the runtime."""
-HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "pycuda", "pyarrow", "safetensors", "matplotlib")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "tensorrt",
+    "pycuda",
+    "pyarrow",
+    "safetensors",
+    "matplotlib",
+    "faiss",
+    "yaml",
+    "tritonclient",
+)
 """What the runtime imports when it is first needed, not before."""
 
 

@@ -76,7 +76,7 @@ def test_bytes_that_are_no_text_are_an_artifact_error(artifact: Path) -> None:
         (lambda values: values.update(input_size_hw=[32]), "cannot be read"),
         (lambda values: values.update(input_size_hw=[0, 16]), r"two sizes in pixels, got \[0, 16\]"),
         (lambda values: values.update(artifact_sha256=5), "artifact_sha256 must be text, got 5"),
-        (lambda values: values.update(form="frames"), "runs the forms crops and frame in BGR, got frames"),
+        (lambda values: values.update(form="frames"), "runs the forms crops, frame, nchw in BGR, got frames"),
         (lambda values: values.update(color_order="RGB"), "got crops in RGB"),
         (lambda values: values.update(mean=[0, 0]), "three values each"),
         (lambda values: values.update(mean=["a", 0, 0]), "cannot be read"),
