@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.crop_canvas import lay_out_crops
+from hamr_edge.input_description import parse_input_description
 from hamr_edge.onnx_session import import_onnxruntime
+from hamr_edge.sidecar import load_sidecar, sidecar_path
+
+_Prepare = Callable[[NDArray[np.uint8]], NDArray[np.generic]]
 
 
 class InnerTensors:
@@ -24,10 +28,11 @@ class InnerTensors:
 
     Args:
         session: An ``onnxruntime.InferenceSession``.
+        prepare: Makes of crops what the ``nchw`` form takes; None where it takes them as they are.
     """
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, prepare: _Prepare | None = None) -> None:
+        self._session, self._prepare = session, prepare
 
     def run(
         self,
@@ -46,7 +51,7 @@ class InnerTensors:
         if {"frame", "boxes"} <= {value.name for value in self._session.get_inputs()}:
             feeds["frame"], feeds["boxes"] = lay_out_crops(batch)
         else:
-            feeds["images"] = batch
+            feeds["images"] = batch if self._prepare is None else self._prepare(batch)
         tensors: list[NDArray[Any]] = self._session.run(list(names), feeds)
         return tensors
 
@@ -82,7 +87,14 @@ def open_inner_tensors(
         path = Path(folder) / artifact.name
         path.write_bytes(changed.SerializeToString())
         del changed
-        yield InnerTensors(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        yield InnerTensors(session, _preparation(artifact))
+
+
+def _preparation(artifact: Path) -> _Prepare | None:
+    """What an artifact in the ``nchw`` form takes; models of others have no sidecar."""
+    sidecar = load_sidecar(artifact) if sidecar_path(artifact).is_file() else None
+    return parse_input_description(sidecar.input).prepare if sidecar is not None and sidecar.input else None
 
 
 def read_model(artifact: Path) -> Any:

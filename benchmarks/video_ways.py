@@ -129,7 +129,7 @@ def plain_loop(model: Path, sidecar: Sidecar, described: str | None, threads: in
     script = Path(__file__).resolve().parent / "peers" / "plain_loop.py"
     if not script.is_file():
         return "benchmarks/peers/plain_loop.py is part of the source code only, not of an installed package"
-    if model.suffix != ".onnx" or sidecar.form == "frame":
+    if model.suffix != ".onnx" or sidecar.form != "crops":
         return f"{model} is not an .onnx file in the crops form"
     if described is not None and described != _PLAIN_INPUT:
         return f"it takes {_PLAIN_INPUT}, not {described}"

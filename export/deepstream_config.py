@@ -1,20 +1,25 @@
 """The ReID section of a DeepStream tracker for an artifact, and the check of one that somebody has edited.
 
-Key names and their meaning: NVIDIA, DeepStream developer guide, Gst-nvtracker, "Re-ID" (releases 6.2 to 9.2), and the
-configurations that NVIDIA ships with it. DeepStream makes each pixel ``netScaleFactor * (x - offset)``: one factor for
+Key names, their meaning and their defaults: NVIDIA, DeepStream developer guide, Gst-nvtracker, "Re-ID" (releases 6.2 to
+9.2), and the configurations that NVIDIA ships with it. Some defaults (``inputOrder`` 1, ``keepAspc`` 1) are not what an
+artifact needs, so a missing key is wrong. DeepStream makes each pixel ``netScaleFactor * (x - offset)``: one factor for
 all channels, so the deviation of each channel has to be in the graph, and then offsets are 0 and the factor is 1.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from hamr_edge.atomic import replace_file
 from hamr_edge.errors import GateError, InputError, UnavailableError
 from hamr_edge.sidecar import Sidecar, load_sidecar
 
 _NETWORK_MODES = {"fp32": 0, "fp16": 1}
 _WORKSPACE_MB, _HISTORY = 1000, 100
+_OTHER_MODELS = ("tltEncodedModel", "uffFile")
+"""Keys of NVIDIA's own files that name another network than ``onnxFile``."""
 
 
 def write_tracker_config(artifact: Path) -> Path:
@@ -32,6 +37,7 @@ def write_tracker_config(artifact: Path) -> Path:
     lines = [
         "# Written by hamr-edge. Put this section in place of the one of the same name in NVIDIA's",
         "# config_tracker_NvDCF_accuracy.yml (reidType 2) or config_tracker_NvDeepSORT.yml (reidType 1).",
+        "# Releases before 9.2 ask for absolute paths in onnxFile and modelEngineFile.",
         "# 'hamr-edge lint FILE' holds every key against the artifact again.",
         "ReID:",
         *(f"  {key}: {_format(value)}" for key, value in expected_keys(artifact, load_sidecar(artifact)).items()),
@@ -39,12 +45,12 @@ def write_tracker_config(artifact: Path) -> Path:
         f"  reidHistorySize: {_HISTORY}  # embeddings that a track keeps",
         "  outputReidTensor: 1  # the embeddings reach the application as metadata",
     ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    try:
-        check_tracker_config(path)
-    except Exception:
-        path.unlink()
-        raise
+
+    def write(part: Path) -> None:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        check_tracker_config(part)
+
+    replace_file(path, write)
     return path
 
 
@@ -90,22 +96,8 @@ def check_tracker_config(path: Path) -> None:
         GateError: A key is missing or contradicts the artifact; the message lists them all.
         UnavailableError: PyYAML is not installed.
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise UnavailableError(
-            "PyYAML, which reads tracker configurations, is not installed; pip install 'hamr-edge[deepstream]'"
-        ) from error
-    try:
-        # NVIDIA's files begin with a directive that YAML does not have: %YAML:1.0
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        section = yaml.safe_load("\n".join(line for line in lines if not line.startswith("%YAML:")))["ReID"]
-        onnx_file = section["onnxFile"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} is not a tracker's configuration with a section ReID and its onnxFile: {error}"
-        ) from (error)
-    artifact = Path(path).parent / str(onnx_file)
+    section = _read_section(Path(path))
+    artifact = Path(path).parent / str(section["onnxFile"])
     wanted = expected_keys(artifact, load_sidecar(artifact))
     # A tracker of the kind NvDeepSORT, both kinds, other names and smaller batches run as well.
     free = {"onnxFile", "modelEngineFile"}
@@ -114,11 +106,68 @@ def check_tracker_config(path: Path) -> None:
         for key, value in wanted.items()
         if key not in free and not _agrees(key, section.get(key), value)
     ]
+    wrong += [f"{key} names another network beside onnxFile: take it out" for key in _OTHER_MODELS if section.get(key)]
+    wrong += _stale_engine(Path(path).parent, section, artifact)
     if wrong:
         raise GateError(f"{path} contradicts {artifact.name}: {'; '.join(wrong)}")
 
 
+def require_yaml() -> Any:
+    """PyYAML, or how to get it.
+
+    Raises:
+        UnavailableError: It is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise UnavailableError(
+            "PyYAML, which reads tracker configurations, is not installed; pip install 'hamr-edge[deepstream]'"
+        ) from error
+    return yaml
+
+
+def _read_section(path: Path) -> dict[str, Any]:
+    yaml = require_yaml()
+    try:
+        # NVIDIA's files begin with a directive that YAML does not have: %YAML:1.0
+        lines = path.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(line for line in lines if not line.startswith("%YAML:"))
+        section: dict[str, Any] = yaml.safe_load(text)["ReID"]
+        section["onnxFile"]
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        doubled = _doubled(root) + _doubled({key.value: value for key, value in root.value}["ReID"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a tracker's configuration with a section ReID and its onnxFile: {error}"
+        ) from error
+    if doubled:
+        raise GateError(
+            f"{path} has {', '.join(doubled)} more than once; which one counts depends on who reads the file: keep one"
+        )
+    return section
+
+
+def _doubled(mapping: Any) -> list[str]:
+    """Keys that a mapping's node has more than once: PyYAML keeps the last, other readers the first."""
+    counts = Counter(key.value for key, _ in mapping.value)
+    return [str(key) for key, count in counts.items() if count > 1]
+
+
+def _stale_engine(folder: Path, section: dict[str, Any], artifact: Path) -> list[str]:
+    """DeepStream loads an engine that is there without asking which network it was built from."""
+    engine = folder / str(section.get("modelEngineFile") or "")
+    if not engine.is_file() or engine.stat().st_mtime_ns >= artifact.stat().st_mtime_ns:
+        return []
+    return [
+        f"modelEngineFile {engine.name} is older than the artifact and would be used all the same: delete it, or "
+        "touch it if it was built from this file"
+    ]
+
+
 def _agrees(key: str, found: Any, wanted: Any) -> bool:
+    if isinstance(found, bool):  # NVIDIA's files have numbers, and True == 1
+        return False
     if key == "reidType":
         return found in (1, 2, 3)
     if key == "batchSize":

@@ -10,7 +10,7 @@ import click
 
 from hamr_edge.dataset import ReidDataset
 from hamr_edge.errors import InputError
-from hamr_edge.export.deepstream_config import write_tracker_config
+from hamr_edge.export.deepstream_config import require_yaml, write_tracker_config
 from hamr_edge.export.triton_repository import write_repository
 from hamr_edge.progress import stderr_console
 from hamr_edge.sidecar import load_sidecar
@@ -42,6 +42,7 @@ def export_presets(
     Raises:
         InputError: A preset fits none of the artifacts; the message says why.
         GateError: A file disagrees with its artifact; it was not published.
+        UnavailableError: What a preset needs is not installed.
     """
     made: list[Path] = []
     for preset in presets:
@@ -63,10 +64,12 @@ def export_presets(
 def _float(artifact: Path, output: Path, preset: str, dataset: ReidDataset | None, seed: int) -> list[Path]:
     float_presets = import_module("hamr_edge.export.presets")  # needs onnx
     float_presets.check_preset(artifact, load_sidecar(artifact), preset)
+    if preset == "deepstream":
+        require_yaml()  # before minutes are spent
     path, sidecar, difference = float_presets.export_preset(artifact, output, preset, dataset, seed)
     cosine = sidecar.parity["min_cosine"]
     click.echo(f"{path}: lowest cosine with {artifact.name} on the same crops {cosine:.6f}")
-    click.echo(f"  {float_presets.describe_difference(difference)}")
+    click.echo(f"  {float_presets.describe_difference(difference, preset)}")
     if preset == "deepstream":
         click.echo(f"  {write_tracker_config(path)}: every key agrees with it")
     return [path]

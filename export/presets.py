@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -33,13 +33,17 @@ class Preset:
     """``255`` or ``unit``: the word of :func:`hamr_edge.input_description.parse_input_description`."""
     scale: float
     precisions: tuple[str, ...]
+    resized_by: str
+    """Whose resizing the measured difference is of."""
     is_square: bool = False
 
 
 FLOAT_PRESETS = {
-    "deepstream": Preset("255", 1.0, ("fp32", "fp16")),
-    "ultralytics": Preset("unit", 255.0, ("fp32", "fp16", "int8-cpu")),
-    "ultralytics-square": Preset("unit", 255.0, ("fp32", "fp16", "int8-cpu"), is_square=True),
+    "deepstream": Preset("255", 1.0, ("fp32", "fp16"), "a stand-in for DeepStream's own resizing: bilinear, unrounded"),
+    "ultralytics": Preset("unit", 255.0, ("fp32", "fp16", "int8-cpu"), "as ultralytics resizes: bilinear, unrounded"),
+    "ultralytics-square": Preset(
+        "unit", 255.0, ("fp32", "fp16", "int8-cpu"), "as ultralytics resizes: bilinear, unrounded, to a square", True
+    ),
 }
 
 
@@ -83,6 +87,12 @@ def export_preset(
         embeddings = plain.infer(crops if size_hw == own_hw else stack_crops(list(crops), own_hw))
         whole = plain.infer(stack_crops(images, own_hw))
     path = output / f"{artifact.stem}.{preset}.onnx"
+    measured: list[ResizeDifference] = []
+
+    def write(target: Path) -> None:
+        write_float_form(artifact, target, wanted.scale, size_hw)
+        measured[:] = [_measure_resize(target, images, whole, size_hw, wanted)]
+
     published = publish(
         path,
         replace(
@@ -91,29 +101,28 @@ def export_preset(
             input=f"rgb-float-{wanted.pixels}",
             input_size_hw=size_hw,
         ),
-        lambda target: write_float_form(artifact, target, wanted.scale, size_hw),
+        write,
         SourceEmbeddings(crops, names, embeddings, artifact.name),
         _SAME_RESIZE_COSINE if size_hw == own_hw else _OTHER_RESIZE_COSINE,
-        lambda _: {"preset": preset},
+        lambda _: {"preset": preset, "resize": asdict(measured[0])},
     )
-    return path, published, _measure_resize(path, images, whole, size_hw, wanted)
+    return path, published, measured[0]
 
 
 def check_preset(artifact: Path, sidecar: Sidecar, preset: str) -> None:
     """Raise InputError unless an artifact can be given a preset's input."""
     allowed = FLOAT_PRESETS[preset].precisions
     if sidecar.form != "crops" or artifact.suffix != ".onnx":
-        raise InputError(
-            f"--preset {preset} takes an .onnx artifact in the crops form; {artifact} is in the {sidecar.form} form"
-        )
+        found = f"in the {sidecar.form} form" if artifact.suffix == ".onnx" else "an engine"
+        raise InputError(f"--preset {preset} takes an .onnx artifact in the crops form; {artifact} is {found}")
     if sidecar.precision not in allowed:
         raise InputError(f"--preset {preset} is for {', '.join(allowed)}; {artifact} is {sidecar.precision}")
 
 
-def describe_difference(difference: ResizeDifference) -> str:
+def describe_difference(difference: ResizeDifference, preset: str) -> str:
     """The difference in words."""
     return (
-        f"fed as the tool resizes ({difference.crops} crops): cosine with the plain artifact mean "
+        f"{FLOAT_PRESETS[preset].resized_by} ({difference.crops} crops): cosine with the plain artifact mean "
         f"{difference.mean:.5f}, 1st percentile {difference.p01:.5f}, lowest {difference.lowest:.5f}"
     )
 

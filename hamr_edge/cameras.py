@@ -320,5 +320,6 @@ class CameraPipeline(Openable):
         with self._changed:
             if lane.error is None:
                 lane.error = error
-                _log.error("%s: %s", lane.camera.name, error)
+                if len(self._lanes) > 1:  # the only camera's error is what the run ends with
+                    _log.error("%s failed: %s; the others go on", lane.camera.name, error)
             self._changed.notify_all()

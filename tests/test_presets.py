@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,13 @@ import yaml
 from click.testing import CliRunner, Result
 
 from hamr_edge import Embedder, InputError, open_backend
+from hamr_edge.benchmarks.tensor_ranges import inspect_ranges
 from hamr_edge.cli import hamr_edge
 from hamr_edge.errors import ArtifactError, GateError
 from hamr_edge.export.deepstream_config import check_tracker_config, write_tracker_config
 from hamr_edge.export.exporting import Exported
 from hamr_edge.export.input_head import to_float_form
-from hamr_edge.export.presets import FLOAT_PRESETS, export_preset
+from hamr_edge.export.presets import FLOAT_PRESETS, check_preset, export_preset
 from hamr_edge.input_description import parse_input_description
 from hamr_edge.onnx_session import open_session
 from hamr_edge.sidecar import load_sidecar, sidecar_path
@@ -99,11 +101,23 @@ def test_a_preset_is_an_artifact_like_any_other(
     assert "builds its own engine" in str(run("export", path, "-o", tmp_path, "--format", "engine").exception)
 
 
+def test_bench_looks_inside_a_preset(exported: Exported, tmp_path: Path) -> None:
+    for path in (artifact_of(exported, "fp16"), artifact_of(exported, "int8-cpu")):
+        preset, sidecar, _ = export_preset(path, tmp_path, "ultralytics")
+        plain, theirs = inspect_ranges(path, load_sidecar(path), CROPS), inspect_ranges(preset, sidecar, CROPS)
+        assert theirs.not_looked_at == ""
+        assert theirs.crops == plain.crops == len(CROPS)
+        assert theirs.quantized_tensors == plain.quantized_tensors
+        assert list(theirs.failures()) == list(plain.failures())
+
+
 def test_what_a_preset_cannot_be_made_of(exported: Exported, for_deepstream: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"for fp32, fp16; .* is int8"):
         export_preset(artifact_of(exported, "int8"), tmp_path, "deepstream")
     with pytest.raises(InputError, match="in the nchw form"):
         export_preset(for_deepstream, tmp_path, "ultralytics")
+    with pytest.raises(InputError, match="is an engine"):
+        check_preset(Path("model.fp16.engine"), load_sidecar(artifact_of(exported, "fp16")), "deepstream")
     other = write_tiny_artifact(tmp_path / "tiny.onnx")
     with pytest.raises(InputError, match=r"begins with Cast, Sub, Mul, Transpose"):
         to_float_form(onnx.load(other), 1.0, (32, 16))
@@ -165,6 +179,11 @@ def test_the_tracker_section_is_what_the_artifact_needs(tracker: Path) -> None:
         ("networkMode: 1", "networkMode: 2", "networkMode"),
         ("batchSize: 4", "batchSize: 100", "batchSize is 100, the artifact needs 4"),
         ("reidType: 2", "reidType: 0", "reidType"),
+        ("reidType: 2", "reidType: true", "reidType"),
+        ("networkMode: 1", "networkMode: true", "networkMode"),
+        ("networkMode: 1", "networkMode: 1\n  tltEncodedModel: x.etlt", "tltEncodedModel names another network"),
+        ("networkMode: 1", "networkMode: 0\n  networkMode: 1", "has networkMode more than once"),
+        ("ReID:", "ReID:\n  onnxFile: nvidia.onnx\nReID:", "has ReID more than once"),
         ("  reidFeatureSize:", "  featureSize:", "reidFeatureSize is missing"),
     ],
 )
@@ -177,6 +196,22 @@ def test_an_edited_tracker_section_is_held_against_the_artifact(
     result = run("lint", tracker)
     assert isinstance(result.exception, GateError)
     assert message in str(result.exception)
+
+
+def test_an_engine_of_an_earlier_export_is_seen(tracker: Path) -> None:
+    section = yaml.safe_load(tracker.read_text())["ReID"]
+    artifact, engine = (tracker.parent / section[key] for key in ("onnxFile", "modelEngineFile"))
+    engine.write_bytes(b"plan")
+    check_tracker_config(tracker)
+    os.utime(engine, ns=(0, artifact.stat().st_mtime_ns - 1))
+    with pytest.raises(GateError, match=r"engine is older than the artifact"):
+        check_tracker_config(tracker)
+    before = tracker.read_text()
+    tracker.write_text(before + "# mine\n")
+    with pytest.raises(GateError, match="delete it"):
+        write_tracker_config(artifact)
+    assert tracker.read_text().endswith("# mine\n")
+    assert not [path for path in tracker.parent.iterdir() if path.name.startswith(".")]
 
 
 def test_the_section_may_stand_in_nvidias_file(tracker: Path) -> None:
@@ -204,7 +239,11 @@ def test_the_command_makes_all_presets_of_a_file(exported: Exported, tmp_path: P
     assert {"model.fp32.deepstream.onnx", "model.fp32.ultralytics.onnx", "model.fp32.deepstream.tracker.yml"} <= made
     assert (tmp_path / "triton" / "model_fp32" / "config.pbtxt").is_file()
     assert result.output.count("lowest cosine") == 2
-    assert "fed as the tool resizes (32 crops)" in result.output
+    assert "a stand-in for DeepStream's own resizing: bilinear, unrounded (32 crops)" in result.output
+    assert "as ultralytics resizes: bilinear, unrounded (32 crops)" in result.output
+    resize = load_sidecar(tmp_path / "model.fp32.ultralytics.onnx").parity["resize"]
+    assert resize["crops"] == 32
+    assert f"lowest {resize['lowest']:.5f}" in result.output
 
 
 def test_presets_that_do_not_fit_are_said(exported: Exported, tmp_path: Path) -> None:

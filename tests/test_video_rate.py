@@ -148,6 +148,7 @@ def test_what_cannot_be_measured_is_said(video: Path, detections: Path, tiny_art
 
 def test_where_there_is_no_plain_loop(tiny_artifact: Path) -> None:
     sidecar = load_sidecar(tiny_artifact)
-    assert "crops form" in str(plain_loop(tiny_artifact, replace(sidecar, form="frame"), None, None))
+    for form in ("frame", "nchw"):
+        assert "crops form" in str(plain_loop(tiny_artifact, replace(sidecar, form=form), None, None))
     assert "crops form" in str(plain_loop(Path("model.engine"), sidecar, None, None))
     assert "not bgr-half-255" in str(plain_loop(tiny_artifact, sidecar, "bgr-half-255", None))
