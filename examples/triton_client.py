@@ -25,13 +25,17 @@ def main() -> None:
     parser.add_argument("--server", default="localhost:8001")
     options = parser.parse_args()
     client = triton.InferenceServerClient(options.server)
-    model_input = client.get_model_metadata(options.name).inputs[0]
-    height, width = model_input.shape[1:3]
+    config = client.get_model_config(options.name).config
+    height, width = config.input[0].dims[:2]
     boxes = [[float(value) for value in box.split(",")] for box in options.boxes]
     crops = crop_boxes(cv2.imread(options.image), boxes, (height, width))
-    images = triton.InferInput(model_input.name, list(crops.shape), model_input.datatype)
-    images.set_data_from_numpy(crops)
-    embeddings = client.infer(options.name, [images]).as_numpy("embeddings")
+    rows = []
+    for start in range(0, len(crops), config.max_batch_size):  # the server refuses more in one request
+        batch = crops[start : start + config.max_batch_size]
+        images = triton.InferInput("images", list(batch.shape), "UINT8")
+        images.set_data_from_numpy(batch)
+        rows.append(client.infer(options.name, [images]).as_numpy("embeddings"))
+    embeddings = np.concatenate(rows)
     print(np.round(embeddings @ embeddings.T, 4))
 
 

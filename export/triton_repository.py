@@ -247,7 +247,8 @@ def _check_artifact(artifact: Path, sidecar: Sidecar) -> None:
 
 
 def _versions(model: Path) -> list[int]:
-    return sorted(int(path.name) for path in model.iterdir() if path.name.isdecimal())
+    """What Triton takes for a version: it ignores other names, and those that begin with 0."""
+    return sorted(int(path.name) for path in model.iterdir() if re.fullmatch("[1-9][0-9]*", path.name))
 
 
 def _next_version(model: Path, config: str) -> int:

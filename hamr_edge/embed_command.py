@@ -15,6 +15,7 @@ from hamr_edge.camera_flags import (
     camera_flags,
     check_camera_flags,
     choose_cameras,
+    choose_threads,
     make_readers,
     refuse_options,
 )
@@ -75,7 +76,7 @@ def embed(
         if path is not None:
             OutputFile(path, suffix)
             _refuse_to_overwrite(path, sources)
-    embedder = Embedder(flags["model"], flags["device"], flags["threads"])
+    embedder = Embedder(flags["model"], flags["device"], choose_threads(flags))
     chosen = choose_cameras(sources, flags)
     sidecar = embedder.sidecar
     all_sources = ", ".join(hide_password(source) for source in sources)

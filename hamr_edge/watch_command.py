@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from hamr_edge.camera_flags import camera_flags, check_camera_flags, choose_cameras, reconnect_rule, refuse_options
+from hamr_edge.camera_flags import (
+    camera_flags,
+    check_camera_flags,
+    choose_cameras,
+    choose_threads,
+    reconnect_rule,
+    refuse_options,
+)
 from hamr_edge.cameras import CameraPipeline
 from hamr_edge.embed_report import EmbedSummary, format_report
 from hamr_edge.embedder import Embedder
@@ -67,7 +74,7 @@ def watch(
     """
     check_camera_flags(flags, sources)
     refuse_options("--gallery", gallery_file is None, {"--threshold": threshold})
-    embedder = Embedder(flags["model"], flags["device"], flags["threads"])
+    embedder = Embedder(flags["model"], flags["device"], choose_threads(flags))
     sidecar = embedder.sidecar
     gallery = None if gallery_file is None else Gallery.load(gallery_file, sidecar)
     least = DEFAULT_IDENTITY_THRESHOLD if threshold is None else threshold

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hamr_edge import Embedder
-from hamr_edge.camera_flags import name_cameras
+from hamr_edge.camera_flags import choose_threads, name_cameras
 from hamr_edge.cli import hamr_edge, main
 from hamr_edge.detections import load_detections
 from hamr_edge.errors import HamrEdgeError, InputError
@@ -311,6 +311,16 @@ def test_options_of_several_sources(
 ) -> None:
     result = _run(video, video, "-m", tiny_artifact, "-o", tmp_path / "o.parquet", *arguments)
     assert message in str(result.exception)
+
+
+def test_model_and_detector_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert choose_threads({"threads": None, "detector": "yolox.onnx"}) == 3
+    assert choose_threads({"threads": 5, "detector": "yolox.onnx"}) == 5
+    assert choose_threads({"threads": None, "detector": "hog"}) is None
+    assert choose_threads({"threads": None, "detector": None}) is None
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert choose_threads({"threads": None, "detector": "yolox.onnx"}) == 1
 
 
 def test_names_of_cameras() -> None:

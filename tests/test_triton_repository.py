@@ -40,6 +40,7 @@ def test_the_same_model_again_is_its_next_version(tmp_path: Path) -> None:
     models = tmp_path / "models"
     first, second = (write_tiny_artifact(tmp_path / f"{seed}.onnx", seed=seed) for seed in (0, 1))
     write_repository(first, models, name="people")
+    (models / "people" / "007").mkdir()  # Triton ignores it
     written = write_repository(second, models, name="people")
     assert written.version == 2
     assert (models / "people" / "2" / "model.onnx").read_bytes() == second.read_bytes()
