@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,3 +103,11 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
     with gpu_doubles(monkeypatch) as machine:
         yield machine
+
+
+@pytest.fixture
+def never() -> Iterator[threading.Event]:
+    """What a source hangs on; its thread goes on at the end of the test."""
+    event = threading.Event()
+    yield event
+    event.set()

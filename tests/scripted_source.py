@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from hamr_edge.frame_source import Frame, FrameSource
+from hamr_edge.reader_status import ReaderStatus
+from hamr_edge.reconnect import Reconnect
 
 Step = int | Exception | threading.Event
 """So many frames, an error, or a hang until the event is set."""
@@ -63,3 +66,18 @@ class ScriptedSource(FrameSource):
                     image = np.full((1, 1, 3), number % 256, np.uint8)
                     time_s = (number - 1) / self.fps
                     yield Frame(number, time_s, image, 1000 + time_s if self.is_live else None)
+
+
+AT_ONCE = Reconnect(first_delay_s=0.01, longest_delay_s=0.02)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for what must happen; fail after 10 s."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.002)
+
+
+def check_counts(status: ReaderStatus) -> None:
+    assert status.decoded == status.delivered + status.dropped + status.waiting
