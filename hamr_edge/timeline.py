@@ -27,6 +27,8 @@ class Span:
     thread: str
     start_s: float
     end_s: float
+    thread_id: int = 0
+    """Tells threads of one name apart."""
 
 
 class Timeline:
@@ -47,8 +49,8 @@ class Timeline:
             yield
         finally:
             end = time.perf_counter()
-            name = threading.current_thread().name
-            span = Span(stage, camera, name, start - self._began, end - self._began)
+            name, number = threading.current_thread().name, threading.get_ident()
+            span = Span(stage, camera, name, start - self._began, end - self._began, number)
             with self._lock:
                 self._spans.append(span)
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + end - start
@@ -85,10 +87,11 @@ class Timeline:
             InputError: It cannot be written.
         """
         spans = self.spans
-        threads = {name: number for number, name in enumerate(dict.fromkeys(span.thread for span in spans), 1)}
+        seen = dict.fromkeys((span.thread, span.thread_id) for span in spans)
+        threads = {thread: number for number, thread in enumerate(seen, 1)}
         events: list[dict[str, object]] = [
             {"ph": "M", "name": "thread_name", "pid": 1, "tid": number, "args": {"name": name}}
-            for name, number in threads.items()
+            for (name, _), number in threads.items()
         ]
         events += [
             {
@@ -96,7 +99,7 @@ class Timeline:
                 "name": span.stage,
                 "cat": span.stage,
                 "pid": 1,
-                "tid": threads[span.thread],
+                "tid": threads[span.thread, span.thread_id],
                 "ts": round(1e6 * span.start_s, 3),
                 "dur": round(1e6 * (span.end_s - span.start_s), 3),
                 "args": {"camera": span.camera},

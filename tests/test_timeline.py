@@ -69,6 +69,23 @@ def test_spans_of_many_threads_are_summed_and_kept(tmp_path: Path) -> None:
         timeline.write_trace(tmp_path / "nowhere" / "trace.json")
 
 
+def test_threads_of_one_name_have_a_row_each(tmp_path: Path) -> None:
+    timeline, barrier = Timeline(), threading.Barrier(2)
+
+    def work() -> None:
+        with timeline.span("decode"):
+            barrier.wait(10)
+
+    threads = [threading.Thread(target=work, name="decode v.avi") for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    timeline.write_trace(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert len({event["tid"] for event in events if event["ph"] == "X"}) == 2
+
+
 def test_a_timed_source_gives_the_same_frames(tmp_path: Path) -> None:
     timeline = Timeline()
     source = TimedSource(open_source(write_video(tmp_path / "v.avi", moving_square(5))), timeline, "door")
