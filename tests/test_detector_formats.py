@@ -22,6 +22,8 @@ _PEOPLE = [
 _SIZE_INPUT: dict[str, list[int | str]] = {"orig_target_sizes": ["N", 2]}
 _FRAME = np.zeros((*SIZE_HW, 3), np.uint8)
 Write = Callable[..., Path]
+KNOWN = r"output tensor\(float\) \[1, 7, 126\]"
+"""What ONNX Runtime up to 1.23 knows of such a file before it runs: the shape of a constant."""
 
 
 @pytest.fixture
@@ -263,7 +265,7 @@ def test_the_size_of_a_file_that_takes_any(write: Write) -> None:
     with pytest.raises(InputError, match=r"its input would be 64 x 90; expected .* multiples of 32"):
         open_detector(path, "cpu", 1, format="yolov8", input_size_hw=(64, 90))
     path = write("yolov8", **free)
-    with pytest.raises(InputError, match=r"8400 or .*\); got outputs of \(1, 7, 126\) for 640 x 640"):
+    with pytest.raises(InputError, match=r"8400 or .*\); got outputs (of \(1, 7, 126\) for 640 x 640|" + KNOWN + ")"):
         open_detector(path, "cpu", 1, format="yolov8")
     with pytest.raises(InputError, match=r"its input is 64 x 96; 96 x 96 was asked for"):
         open_detector(write("yolov8"), "cpu", 1, format="yolov8", input_size_hw=(96, 96))
@@ -311,7 +313,7 @@ def test_a_model_that_cannot_run_on_that_size(write: Write) -> None:
             helper.make_node("Add", ["planted", "least"], ["output"]),
         ],
     )
-    with pytest.raises(InputError, match=r"cannot run it on images float32 \(1, 3, 32, 384\): .*"):
+    with pytest.raises(InputError, match=r"cannot run it on images float32 \(1, 3, 32, 384\): .*|" + KNOWN):
         open_detector(path, "cpu", 1, format="yolov8", input_size_hw=(32, 384))
 
 
