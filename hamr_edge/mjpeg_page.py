@@ -22,6 +22,8 @@ _BOUNDARY = "frame"
 _QUALITY = 80
 _MOST_CLIENTS = 16
 _CLIENT_TIMEOUT_S = 10.0
+_POLL_S = 0.1
+"""How long closing may have to wait for the server."""
 ALL = ""
 """The name of the picture of all cameras."""
 _PAGE = """<!doctype html>
@@ -88,7 +90,7 @@ class MjpegPage(Openable):
                 f"cannot listen on {self.host}:{self._port}: {error.strerror or error}; name another with --http "
                 "[HOST:]PORT, 0 for a free port"
             ) from error
-        threading.Thread(target=self._server.serve_forever, name="page", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=[_POLL_S], name="page", daemon=True).start()
 
     def close(self) -> None:
         """Let every client go and stop listening."""
