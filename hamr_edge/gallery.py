@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hamr_edge.embedding_space import EmbeddingSpace
 from hamr_edge.errors import InputError
-from hamr_edge.gallery_file import check_gallery_path, read_gallery, write_gallery
+from hamr_edge.gallery_file import check_gallery_path, file_stamp, read_gallery, write_gallery
 from hamr_edge.gallery_index import GalleryIndex, IndexKind
 from hamr_edge.gallery_input import check_embeddings, check_name, check_retention, check_search, check_time
 from hamr_edge.gallery_rows import GalleryRows, Matches, Person
@@ -247,13 +247,13 @@ class Gallery:
         with self._lock:
             self._expire()
             known = None if self._file is None or self._file[0] != path.absolute() else self._file[1]
-            if not overwrite and _stamp(path) != known:
+            if not overwrite and file_stamp(path) != known:
                 raise InputError(
                     f"gallery {path} was made or changed by another since; load it and enrol or forget there, or "
                     "overwrite it"
                 )
             write_gallery(path, self._rows.to_record(tuple(self._spaces), self._retention_s))
-            self._file = (path.absolute(), _stamp(path))
+            self._file = (path.absolute(), file_stamp(path))
 
     @classmethod
     def load(
@@ -275,7 +275,7 @@ class Gallery:
         Raises:
             InputError: The file cannot be read, or its embeddings cannot be compared with the artifact's.
         """
-        stamp = _stamp(Path(path))
+        stamp = file_stamp(path)
         record = read_gallery(path)
         spaces = list(record.spaces)
         space = spaces[0] if sidecar is None else EmbeddingSpace.of(sidecar)
@@ -327,12 +327,3 @@ class Gallery:
             self._index.keep(kept)
             self._rows.keep(kept)
         return removed
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced; None without one."""
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return None
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -59,6 +59,15 @@ def check_gallery_path(path: str | Path) -> Path:
     return path
 
 
+def file_stamp(path: str | Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None without one."""
+    try:
+        facts = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
 def write_gallery(path: Path, record: GalleryRecord) -> None:
     """Write a gallery: readers see the old file or the new one, whole.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.errors import InputError
+from hamr_edge.followed_gallery import FollowedGallery
 from hamr_edge.gallery import Gallery
 from hamr_edge.identities import Identities
 
@@ -39,7 +40,7 @@ class Naming:
         InputError: ``threshold`` makes no sense.
     """
 
-    def __init__(self, identities: Identities, gallery: Gallery | None, threshold: float) -> None:
+    def __init__(self, identities: Identities, gallery: Gallery | FollowedGallery | None, threshold: float) -> None:
         if not -1 <= threshold <= 1:
             raise InputError(f"threshold is a cosine in -1..1, got {threshold:g}")
         self._identities, self._gallery, self._threshold = identities, gallery, threshold

@@ -20,8 +20,9 @@ from hamr_edge.camera_flags import (
 from hamr_edge.cameras import CameraPipeline
 from hamr_edge.embed_report import EmbedSummary, format_report
 from hamr_edge.embedder import Embedder
+from hamr_edge.followed_gallery import FollowedGallery
 from hamr_edge.frame_reader import FrameReader
-from hamr_edge.gallery import Gallery
+from hamr_edge.gallery_index import IndexKind
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
 from hamr_edge.mjpeg_page import MjpegPage
 from hamr_edge.naming import Naming
@@ -40,12 +41,22 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 @click.command()
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @camera_flags
-@click.option("--gallery", "gallery_file", type=click.Path(dir_okay=False, path_type=Path), help="Known people.")
+@click.option(
+    "--gallery",
+    "gallery_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Known people; read again when the file changes, so who is forgotten there loses the name here.",
+)
 @click.option(
     "--threshold",
     type=float,
     help="Least cosine for a name of --gallery; 'hamr-edge bench' measures one for a model.  "
     f"[default: {DEFAULT_IDENTITY_THRESHOLD:g}]",
+)
+@click.option(
+    "--index",
+    type=click.Choice(["exact", "flat", "codes"]),
+    help="How --gallery is searched; codes serves a million embeddings and needs FAISS.  [default: exact]",
 )
 @click.option("--http", metavar="[HOST:]PORT", help="A page with the pictures; on this machine only without HOST.")
 @click.option("--window", is_flag=True, help="A window with the pictures; q ends.")
@@ -57,6 +68,7 @@ def watch(
     sources: tuple[str, ...],
     gallery_file: Path | None,
     threshold: float | None,
+    index: IndexKind | None,
     http: str | None,
     window: bool,
     loop: bool,
@@ -73,10 +85,10 @@ def watch(
     --http without a HOST is for this machine. With one, whoever reaches it sees people, without a password.
     """
     check_camera_flags(flags, sources)
-    refuse_options("--gallery", gallery_file is None, {"--threshold": threshold})
+    refuse_options("--gallery", gallery_file is None, {"--threshold": threshold, "--index": index})
     embedder = Embedder(flags["model"], flags["device"], choose_threads(flags))
     sidecar = embedder.sidecar
-    gallery = None if gallery_file is None else Gallery.load(gallery_file, sidecar)
+    gallery = None if gallery_file is None else FollowedGallery(gallery_file, sidecar, index or "exact")
     least = DEFAULT_IDENTITY_THRESHOLD if threshold is None else threshold
     naming = Naming(Identities(sidecar.embedding_dim), gallery, least)
     chosen = choose_cameras(sources, flags)
@@ -134,7 +146,7 @@ def watch(
         "source": ", ".join(hide_password(source) for source in sources),
         "model": f"{flags['model']} ({sidecar.precision}, {sidecar.embedding_dim} values, {embedder.backend_name})",
         "people by": chosen.found_by,
-        "gallery": "none" if gallery is None else f"{gallery_file}, {len(gallery.people())} people",
+        "gallery": "none" if gallery is None else f"{gallery_file}, {len(gallery.gallery.people())} people",
     }
     click.echo(format_report(summary, facts, []))
     failure = pipeline.failure()
