@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -157,11 +158,12 @@ class CameraPipeline(Openable):
             thread.join()
 
     def close(self) -> None:
-        """Stop, and give up what is on its way."""
+        """Stop, and give up what is on its way; a detector that hangs is waited for a moment, never for ever."""
         self.stop()
+        give_up_s = time.monotonic() + _STOP_WAIT_S  # of all cameras: one detector that hangs keeps the others waiting
         for lane in self._lanes.values():
             if lane.thread is not None:
-                lane.thread.join(_STOP_WAIT_S)
+                lane.thread.join(max(0.0, give_up_s - time.monotonic()))
             with self._changed:
                 waiting = list(lane.waiting)
                 lane.waiting.clear()

@@ -14,6 +14,7 @@ from hamr_edge.frame_reader import FrameReader
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.timeline import Timeline
 from hamr_edge.video import Frame, FrameSource, open_source
+from tests.scripted_source import wait_until
 from tests.slow_embedder import HeldEmbedder
 from tests.video_files import moving_square, write_video
 
@@ -207,6 +208,28 @@ def test_leaving_early_ends_the_threads(service: EmbeddingService) -> None:
         next(iter(pipeline))
     assert threading.active_count() <= before
     check_sums(pipeline)
+
+
+def test_a_detector_that_hangs_holds_up_closing_once_not_once_a_camera(
+    service: EmbeddingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hamr_edge.cameras._STOP_WAIT_S", 1.0)
+    let_go = threading.Event()
+
+    def hang(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        assert let_go.wait(30)
+        return find_square(frame)
+
+    before = threading.active_count()
+    cameras = [Camera(f"{number}", ListedFrames(f"{number}"), hang) for number in range(10)]
+    pipeline = CameraPipeline(cameras, service)
+    pipeline.open()
+    wait_until(lambda: all(lane.read == 1 for lane in pipeline._lanes.values()))
+    started = time.monotonic()
+    pipeline.close()
+    assert time.monotonic() - started < 5  # ten cameras, one after another, would take ten seconds
+    let_go.set()
+    wait_until(lambda: threading.active_count() <= before)
 
 
 def test_max_frames_counts_for_each_camera(service: EmbeddingService) -> None:
