@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from html import escape
@@ -26,6 +27,7 @@ _POLL_S = 0.1
 """How long closing may have to wait for the server."""
 ALL = ""
 """The name of the picture of all cameras."""
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>hamr-edge watch</title>
@@ -46,6 +48,8 @@ class MjpegPage(Openable):
 
     ``/`` all cameras, ``/view/NAME`` one, ``/stream.mjpg`` and ``/camera/NAME.mjpg`` the streams alone, ``/metrics``
     Prometheus text, ``/healthz``. There is no encryption and no password: other hosts than this one see people.
+    On one of :data:`LOCAL_HOSTS` it answers only requests that name one: a web page elsewhere, whose name was made to
+    point to this machine (DNS rebinding), sees nothing.
 
     A client that is slow gets fewer pictures and holds up nobody. A picture is made a JPEG once, and only when somebody
     looks.
@@ -53,7 +57,7 @@ class MjpegPage(Openable):
     Args:
         cameras: Names.
         metrics: Gives the text of ``/metrics``; called from the server's threads.
-        host: Where to listen; 127.0.0.1 is this machine only.
+        host: Where to listen; 127.0.0.1 is this machine only. IPv6 addresses have no brackets here.
         port: 0 takes a free one.
 
     Raises:
@@ -84,7 +88,9 @@ class MjpegPage(Openable):
             owner = page
 
         try:
-            self._server = _Server((self.host, self._port), Handler)
+            # An IPv6 address has colons; a name is looked up as IPv4.
+            server_class = _ServerV6 if ":" in self.host else _Server
+            self._server = server_class((self.host, self._port), Handler)
         except OSError as error:
             raise UnavailableError(
                 f"cannot listen on {self.host}:{self._port}: {error.strerror or error}; name another with --http "
@@ -103,10 +109,23 @@ class MjpegPage(Openable):
             self._server = None
 
     @property
+    def port(self) -> int:
+        """Where it listens; 0 before it is open, where any was asked for."""
+        return self._port if self._server is None else int(self._server.server_address[1])
+
+    @property
     def url(self) -> str:
         """Where the page is."""
-        port = self._port if self._server is None else self._server.server_address[1]
-        return f"http://{self.host}:{port}/"
+        return f"http://[{self.host}]:{self.port}/" if ":" in self.host else f"http://{self.host}:{self.port}/"
+
+    def serves(self, host_header: str) -> bool:
+        """Whether a request with this ``Host`` header may see the page."""
+        if self.host not in LOCAL_HOSTS:
+            return True
+        try:
+            return urlsplit(f"//{host_header}").hostname in LOCAL_HOSTS
+        except ValueError:  # no host at all
+            return False
 
     @property
     def is_watched(self) -> bool:
@@ -167,6 +186,10 @@ class _Server(ThreadingHTTPServer):
         _log.debug("%s went away", client_address)
 
 
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Handler(BaseHTTPRequestHandler):
     owner: MjpegPage
     timeout = _CLIENT_TIMEOUT_S
@@ -174,7 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         path = unquote(urlsplit(self.path).path)
-        if path == "/":
+        if not self.owner.serves(self.headers.get("Host", "")):
+            self.send_error(403, "this page is for this machine; its address is localhost")
+        elif path == "/":
             self._send("text/html; charset=utf-8", self.owner.html(ALL))
         elif path == "/stream.mjpg":
             self._stream(ALL)

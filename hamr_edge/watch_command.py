@@ -24,7 +24,7 @@ from hamr_edge.followed_gallery import FollowedGallery
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.gallery_index import IndexKind
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
-from hamr_edge.mjpeg_page import MjpegPage
+from hamr_edge.mjpeg_page import LOCAL_HOSTS, MjpegPage
 from hamr_edge.naming import Naming
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.played_source import PlayedSource
@@ -34,8 +34,6 @@ from hamr_edge.timeline import TimedSource, Timeline
 from hamr_edge.video import hide_password
 from hamr_edge.watch import Window, show_state, watch_cameras
 from hamr_edge.watch_state import WatchState
-
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command()
@@ -159,11 +157,11 @@ def _page(http: str, names: list[str], service: EmbeddingService, quiet: bool) -
     host, _, port = http.rpartition(":")
     if not port.isdecimal():
         raise click.UsageError(f"--http is [HOST:]PORT, such as 8080 or 127.0.0.1:8080; got {http!r}")
-    page = MjpegPage(names, service.prometheus_text, host or "127.0.0.1", int(port))
+    page = MjpegPage(names, service.prometheus_text, host.strip("[]") or "127.0.0.1", int(port))
     page.open()
     console = stderr_console(quiet)
     console.print(f"watch at {page.url}", soft_wrap=True)
-    if page.host not in _LOCAL:
+    if page.host not in LOCAL_HOSTS:
         console.print(
             f"whoever reaches {page.host} sees these people: there is no encryption and no password", style="yellow"
         )

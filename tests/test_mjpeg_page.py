@@ -22,6 +22,15 @@ def page() -> Iterator[MjpegPage]:
         yield page
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def grey(value: int) -> np.ndarray:
     return np.full((48, 64, 3), value, np.uint8)
 
@@ -94,7 +103,7 @@ def test_a_client_gets_the_newest_picture_and_each_once(page: MjpegPage) -> None
 def test_a_client_that_does_not_read_holds_up_nobody(page: MjpegPage) -> None:
     host, port = page.url.removeprefix("http://").rstrip("/").split(":")
     lazy = socket.create_connection((host, int(port)))
-    lazy.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: x\r\n\r\n")
+    lazy.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
     wait_for(lambda: page.is_watched)
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     started = time.monotonic()
@@ -138,6 +147,44 @@ def test_too_many_clients_are_told(page: MjpegPage, monkeypatch: pytest.MonkeyPa
         urlopen(page.url + "stream.mjpg")
     page.leave()
     assert not page.is_watched
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("evil.example:8080", 403),
+        ("", 403),
+        ("[", 403),
+    ],
+)
+def test_a_local_page_answers_only_to_a_local_name(page: MjpegPage, host: str, status: int) -> None:
+    for path in ("/", "/metrics", "/stream.mjpg"):
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
+        page.show(ALL, grey(1))
+        connection.request("GET", path, headers={"Host": host})
+        with connection.getresponse() as answer:
+            assert answer.status == status
+        connection.close()
+
+
+def test_a_page_for_others_answers_to_any_name() -> None:
+    with MjpegPage(["a"], str, host="0.0.0.0", port=0) as page:
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
+        connection.request("GET", "/", headers={"Host": "cameras.example"})
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+        connection.close()
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+def test_a_page_on_ipv6() -> None:
+    with MjpegPage(["a"], str, host="::1", port=0) as page:
+        assert page.url.startswith("http://[::1]:")
+        with urlopen(page.url + "healthz") as answer:
+            assert answer.read() == b"ok\n"
 
 
 def test_a_port_that_is_taken_is_said(page: MjpegPage) -> None:
