@@ -111,10 +111,10 @@ class EmbeddingService(Openable):
         with self._closing:
             self._is_closed = True
             self._queue.close()
-            if not finish or self._worker is None:
-                for request in self._queue.clear():
-                    self._cancel(request)
             worker = self._worker
+            given_up = self._queue.clear() if not finish or worker is None else []
+        for request in given_up:  # outside the lock: a future's callback may close the service too
+            self._cancel(request)
         if worker is not None and worker is not threading.current_thread():
             worker.join()
 
@@ -138,29 +138,41 @@ class EmbeddingService(Openable):
             A future of the (N, D) float32 embeddings, rows of unit L2 norm in the boxes' order; the caller owns them.
             Its exception is an InputError where the frame or a box is not as expected, an OverloadError where the
             request was dropped or rejected, or what the network raised for these crops. ``cancel()`` works until the
-            first crop is in a batch. Callbacks run in the service's thread: they should be short.
+            first crop is in a batch. Callbacks run in the thread that ends the request: the service's, or that of
+            whoever submits or closes. They should be short.
 
         Raises:
             HamrEdgeError: The service is not open.
         """
         if self._is_closed or self._worker is None:
             raise HamrEdgeError(self._why_not_open())
+        submitted_s = time.perf_counter()
         self._counts.submitted(camera)
         try:
             with self._span("crop", camera):
                 crops = self._embedder.crop(check_image(frame), boxes)
-        except Exception as error:  # whatever it is, it is this request's alone
-            return self._refuse(camera, error, "failed")
-        request = Request(camera, crops, np.empty((len(crops), self._embedder.sidecar.embedding_dim), np.float32))
+        except BaseException as error:  # whatever it is, it is this request's alone
+            self._counts.ended(camera, "failed")
+            if not isinstance(error, Exception):  # Ctrl-C is for the caller
+                raise
+            return _refused(error)
+        embeddings = np.empty((len(crops), self._embedder.sidecar.embedding_dim), np.float32)
+        request = Request(camera, crops, embeddings, submitted_s)
         if not len(crops):
             self._complete(request)
             return request.future
         may_block = threading.current_thread() is not self._worker
-        admission = self._queue.put(request, timeout_s, may_block)
+        try:
+            admission = self._queue.put(request, timeout_s, may_block)
+        except BaseException:  # Ctrl-C while it waits for room
+            self._queue.discard(request)
+            self._cancel(request)
+            raise
         if admission.displaced is not None:
             self._drop(admission.displaced)
         if admission.outcome == "rejected":
-            return self._refuse(camera, OverloadError(self._why_rejected(camera, may_block)), "rejected")
+            self._counts.ended(camera, "rejected")
+            return _refused(OverloadError(self._why_rejected(camera, may_block)))
         if admission.outcome == "closed":
             self._cancel(request)
         return request.future
@@ -192,13 +204,14 @@ class EmbeddingService(Openable):
     def _start(self, piece: Piece) -> bool:
         """Whether a piece is still wanted; from now on its future cannot be cancelled."""
         request = piece.request
-        if piece.rows.start:
-            return not request.is_ended
-        if request.future.set_running_or_notify_cancel():
-            return True
+        with self._ending:
+            if request.is_ended:
+                return False
+            if request.future.running() or request.future.set_running_or_notify_cancel():
+                return True
+            request.is_ended = True
         self._queue.discard(request)
-        if self._end_once(request):
-            self._counts.ended(request.camera, "cancelled")
+        self._counts.ended(request.camera, "cancelled")
         return False
 
     def _embed_together(self, pieces: list[Piece]) -> None:
@@ -231,53 +244,47 @@ class EmbeddingService(Openable):
         self._counts.ran(len(crops), time.perf_counter() - started)
         return embeddings
 
-    def _complete(self, request: Request) -> None:
-        if self._end_once(request):
-            self._counts.completed(request.camera, len(request.crops), time.perf_counter() - request.submitted_s)
-            request.future.set_result(request.embeddings)
+    # One thread ends a request, the first that comes: a batch may finish while the service is closed. Nobody else
+    # touches the future's state, but for the user's own cancel(). No lock is held while a future's callbacks run.
 
-    def _fail(self, request: Request, error: Exception) -> None:
+    def _complete(self, request: Request) -> None:
+        if self._ends_first(request):
+            seconds = time.perf_counter() - request.submitted_s
+            self._counts.completed(request.camera, len(request.crops), seconds)
+            _settle(request, request.embeddings)
+
+    def _fail(self, request: Request, error: Exception, outcome: str = "failed") -> None:
         self._queue.discard(request)
-        if self._end_once(request):
-            self._counts.ended(request.camera, "failed")
-            request.future.set_exception(error)
+        if not self._ends_first(request):
+            return
+        if request.future.running() or request.future.set_running_or_notify_cancel():
+            self._counts.ended(request.camera, outcome)
+            _settle(request, error)
+        else:  # by the user, before
+            self._counts.ended(request.camera, "cancelled")
 
     def _drop(self, request: Request) -> None:
-        if not self._end_once(request):
-            return
-        if request.future.set_running_or_notify_cancel():
-            self._counts.ended(request.camera, "dropped")
-            request.future.set_exception(
-                OverloadError(
-                    f"{request.camera}: a frame with {len(request.crops)} people was dropped for a newer one: "
-                    f"{self.queue_size} frames waited already; the model is too slow for these cameras, or queue_size "
-                    "too small"
-                )
-            )
-        else:
-            self._counts.ended(request.camera, "cancelled")
+        words = (
+            f"{request.camera}: a frame with {len(request.crops)} people was dropped for a newer one: "
+            f"{self.queue_size} frames waited already; the model is too slow for these cameras, or queue_size too small"
+        )
+        self._fail(request, OverloadError(words), "dropped")
 
     def _cancel(self, request: Request) -> None:
         """End a request that nobody will embed, wherever it stands."""
-        if not self._end_once(request):
+        if not self._ends_first(request):
             return
         self._counts.ended(request.camera, "cancelled")
         if request.future.cancel():
             request.future.set_running_or_notify_cancel()  # tells those who wait
         else:  # some of its crops were in a batch
-            request.future.set_exception(CancelledError("the embedding service was closed"))
+            _settle(request, CancelledError("the embedding service was closed"))
 
-    def _end_once(self, request: Request) -> bool:
-        """Whether the caller is the one who ends a request: a batch may finish while the service is closed."""
+    def _ends_first(self, request: Request) -> bool:
+        """Whether the caller is the one who ends a request."""
         with self._ending:
             first, request.is_ended = not request.is_ended, True
         return first
-
-    def _refuse(self, camera: str, error: Exception, outcome: str) -> Future[NDArray[np.float32]]:
-        self._counts.ended(camera, outcome)
-        future: Future[NDArray[np.float32]] = Future()
-        future.set_exception(error)
-        return future
 
     def _why_not_open(self) -> str:
         if self._failure is not None:
@@ -293,3 +300,20 @@ class EmbeddingService(Openable):
 
     def _span(self, stage: str, camera: str) -> AbstractContextManager[None]:
         return nullcontext() if self._timeline is None else self._timeline.span(stage, camera)
+
+
+def _refused(error: Exception) -> Future[NDArray[np.float32]]:
+    future: Future[NDArray[np.float32]] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _settle(request: Request, result: NDArray[np.float32] | Exception) -> None:
+    """Give a request's future its result or error; what its callbacks do is theirs."""
+    try:
+        if isinstance(result, Exception):
+            request.future.set_exception(result)
+        else:
+            request.future.set_result(result)
+    except SystemExit:  # Future logs other errors of callbacks; this one would end the thread that serves everybody
+        _log.error("%s: a callback of a future called sys.exit(), which ends nothing here", request.camera)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -25,8 +26,10 @@ class Request:
     """(N, H, W, 3), N at least 1."""
     embeddings: NDArray[np.float32]
     """(N, D), filled in as batches finish."""
-    future: Future[NDArray[np.float32]] = field(default_factory=Future)
     submitted_s: float = field(default_factory=time.perf_counter)
+    future: Future[NDArray[np.float32]] = field(default_factory=Future)
+    queued_s: float = math.inf
+    """Since when it waits in its line."""
     taken: int = 0
     """Rows that are in a batch or were."""
     finished: int = 0
@@ -111,6 +114,7 @@ class RequestQueue:
                 self._went.wait(left)
             if self._closed:
                 return Admission("closed")
+            request.queued_s = time.perf_counter()
             self._lines.setdefault(request.camera, deque()).append(request)
             self._rows += len(request.crops)
             self._came.notify()
@@ -169,7 +173,7 @@ class RequestQueue:
         return oldest
 
     def _oldest_s(self) -> float:
-        return min(line[0].submitted_s for line in self._lines.values())
+        return min(line[0].queued_s for line in self._lines.values())
 
     def _fill_batch(self) -> list[Piece]:
         """Give each camera an equal share; what one leaves goes to the next, and round again until full or empty.

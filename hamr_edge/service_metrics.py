@@ -31,7 +31,8 @@ class CameraMetrics:
     people: int
     """Embeddings given."""
     latency_ms: dict[str, float]
-    """``p50``, ``p95``, ``p99`` and ``max`` from submission to result, of the last 2,048 completed; empty before."""
+    """``p50``, ``p95``, ``p99`` and ``max`` from submission to result, of the last 2,048 completed that had people;
+    empty before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +116,14 @@ class MetricsRecorder:
             self._cameras.setdefault(camera, _Camera()).submitted += 1
 
     def completed(self, camera: str, people: int, latency_s: float) -> None:
-        """A request has its embeddings, ``latency_s`` after it came."""
+        """A request has its embeddings, ``latency_s`` after it came; one without people says nothing of the latency."""
         with self._lock:
             seen = self._cameras[camera]
             seen.outcomes["completed"] += 1
             seen.people += people
-            seen.recent_s.append(latency_s)
-            seen.latency.add(latency_s)
+            if people:
+                seen.recent_s.append(latency_s)
+                seen.latency.add(latency_s)
 
     def ended(self, camera: str, outcome: str) -> None:
         """A request ended without embeddings: one of :data:`OUTCOMES`."""
@@ -172,7 +174,9 @@ class MetricsRecorder:
                 lines.append(f"hamr_edge_requests_pending{{{label}}} {pending}")
             lines += _head("people_total", "counter", "Embeddings given.")
             lines += [f"hamr_edge_people_total{{{label}}} {camera.people}" for label, camera in cameras.items()]
-            lines += _head("latency_seconds", "histogram", "From a frame's submission to its embeddings.")
+            lines += _head(
+                "latency_seconds", "histogram", "From the submission of a frame with people to its embeddings."
+            )
             for label, camera in cameras.items():
                 lines += camera.latency.lines("hamr_edge_latency_seconds", label)
         return "\n".join(lines) + "\n"
