@@ -41,7 +41,7 @@ def check_ended(service: EmbeddingService, futures: list[Future[np.ndarray]]) ->
 def test_a_request_that_was_cancelled_keeps_nobody_waiting_when_the_service_breaks(
     held: HeldEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = EmbeddingService(held, max_delay_ms=0, queue_size=50)
+    service = EmbeddingService(held, max_delay_ms=0, max_batch=1, queue_size=50)
     service.open()
     held.hold()
     busy = service.submit("busy", FRAME, PERSON)
