@@ -35,9 +35,9 @@ class CameraReport:
     failed: int
     """Frames whose people could not be found or embedded."""
     dropped: int
-    """Frames given up for newer ones, before detection or after it; and those that a stop left behind."""
+    """Frames given up for newer ones, before detection or after it; and those that were being embedded at a close."""
     waiting: int
-    """Frames on their way."""
+    """Frames on their way; after the end, those that a stop left unread."""
     people: int
     reconnects: int
     last_time_s: float

@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hamr_edge.camera_lane import Camera, CameraLane, FindPeople, WaitingFrame
 from hamr_edge.camera_report import CameraReport, EmbeddedFrame
 from hamr_edge.errors import HamrEdgeError, InputError, OverloadError
 from hamr_edge.fair_lanes import FairLanes
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.openable import Openable
 from hamr_edge.pipeline import EmbeddingService
-from hamr_edge.reader_status import ReaderStatus
 from hamr_edge.timeline import TimedSource, Timeline
-from hamr_edge.video import Frame, FrameSource
+from hamr_edge.video import Frame
+
+__all__ = ["Camera", "CameraPipeline", "FindPeople"]
 
 _log = logging.getLogger(__name__)
-FindPeople: TypeAlias = Callable[[Frame], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Gives the (N, 4) xyxy boxes and (N,) scores of one frame; called from the camera's thread."""
 _FAILURES_IN_A_ROW = 25
 _STOP_WAIT_S = 5.0
 _POLL_S = 0.2
-
-
-@dataclass(slots=True, eq=False)
-class Camera:
-    """One source and how its people are found."""
-
-    name: str
-    source: FrameSource
-    find_people: FindPeople
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A frame whose people are being embedded."""
-
-    frame: Frame
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    future: Future[NDArray[np.float32]]
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """A camera at work; its counts are guarded by the pipeline's lock."""
-
-    camera: Camera
-    reader: FrameReader
-    thread: threading.Thread | None = None
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    is_done: bool = False
-    """Its thread will add nothing more."""
-    last_status: ReaderStatus | None = None
-    """The reader's, when its frames were over."""
-    read: int = 0
-    embedded: int = 0
-    failed: int = 0
-    failed_in_a_row: int = 0
-    dropped: int = 0
-    people: int = 0
-    last_time_s: float = 0.0
-    error: BaseException | None = None
-    """What ended the camera."""
-    last_failure: str = ""
 
 
 class CameraPipeline(Openable):
@@ -130,12 +86,14 @@ class CameraPipeline(Openable):
                 for camera in cameras
             )
             readers = [FrameReader(source) for source in timed]
-        self._lanes = {camera.name: _Lane(camera, reader) for camera, reader in zip(cameras, readers, strict=True)}
+        self._lanes = {camera.name: CameraLane(camera, reader) for camera, reader in zip(cameras, readers, strict=True)}
         self._service, self._max_frames, self._in_flight = service, max_frames, in_flight
         self._detecting = FairLanes(detect_lanes)
         self._should_stop, self._timeline = should_stop, timeline
         self._changed = threading.Condition()
-        self._stopping = False
+        self._give_up_s = math.inf
+        """When nobody waits any more for a camera that has not ended; inf until it is stopped."""
+        self._next_question_s = 0.0
         self._turn = 0
 
     def open(self) -> None:
@@ -146,9 +104,12 @@ class CameraPipeline(Openable):
                 lane.thread.start()
 
     def stop(self) -> None:
-        """Read no more frames; those on their way are still given. From any thread."""
+        """Read no more frames; those on their way are still given. From any thread.
+
+        A camera whose detector hangs is waited for a moment, and left behind.
+        """
         with self._changed:
-            self._stopping = True
+            self._give_up_s = min(self._give_up_s, time.monotonic() + _STOP_WAIT_S)
             self._changed.notify_all()
         # One that hangs is waited for a moment: all at once, so that eight dead cameras take no longer than one.
         closing = [threading.Thread(target=lane.reader.close, daemon=True) for lane in self._lanes.values()]
@@ -158,29 +119,47 @@ class CameraPipeline(Openable):
             thread.join()
 
     def close(self) -> None:
-        """Stop, and give up what is on its way; a detector that hangs is waited for a moment, never for ever."""
+        """Stop, and give up what is on its way."""
         self.stop()
-        give_up_s = time.monotonic() + _STOP_WAIT_S  # of all cameras: one detector that hangs keeps the others waiting
         for lane in self._lanes.values():
             if lane.thread is not None:
-                lane.thread.join(max(0.0, give_up_s - time.monotonic()))
+                lane.thread.join(max(0.0, self._give_up_s - time.monotonic()))
             with self._changed:
                 waiting = list(lane.waiting)
                 lane.waiting.clear()
                 lane.dropped += len(waiting)
             for item in waiting:
                 item.future.cancel()
+        with self._changed:
+            self._give_up_s = -math.inf  # who still iterates is done
+            self._changed.notify_all()
 
     def __iter__(self) -> Iterator[EmbeddedFrame]:
         """Embedded frames until every camera has ended; frames that failed or were dropped are counted, not given."""
-        while (ready := self._next_ready()) is not None:
-            seen = self._finish(*ready)
-            if seen is not None:
+        return (seen for seen in self.frames(math.inf) if seen is not None)
+
+    def frames(self, tick_s: float) -> Iterator[EmbeddedFrame | None]:
+        """As iterating, but None comes where there was no frame for so many seconds: time to look at something else."""
+        while True:
+            ready = self._next_ready(tick_s)
+            if ready == "ended":
+                return
+            if ready == "nothing":
+                yield None
+            elif (seen := self._finish(*ready)) is not None:
                 yield seen
+
+    def frame_failed(self, seen: EmbeddedFrame, error: Exception) -> None:
+        """Count the frame that was given last as failed after all: its receiver can make nothing of it."""
+        lane = self._lanes[seen.camera]
+        with self._changed:
+            lane.embedded, lane.people = lane.embedded - 1, lane.people - len(seen.boxes)
+            lane.failed_in_a_row = lane.failed_before_last
+        self._frame_failed(lane, seen.frame, error)
 
     def report(self) -> dict[str, CameraReport]:
         """Each camera at this moment, by name; from any thread."""
-        return {name: self._report(lane) for name, lane in self._lanes.items()}
+        return {name: lane.report(self._changed) for name, lane in self._lanes.items()}
 
     @property
     def has_reached_max_frames(self) -> bool:
@@ -204,25 +183,7 @@ class CameraPipeline(Openable):
             return HamrEdgeError(f"frames failed: {words}")
         return None
 
-    def _report(self, lane: _Lane) -> CameraReport:
-        with self._changed:  # before the reader's: what it has read since then waits
-            embedded, failed, dropped = lane.embedded, lane.failed, lane.dropped
-            people, last_time_s = lane.people, lane.last_time_s
-            error, last_failure, is_done = lane.error, lane.last_failure, lane.is_done
-        status = lane.last_status or lane.reader.status
-        dropped += status.dropped
-        state: str = status.state
-        if error is not None:
-            state = "failed"
-        elif is_done and (state != "ended" or status.waiting):
-            state = "stopped"
-        waiting = status.decoded - embedded - failed - dropped
-        words = last_failure if error is None else str(error)
-        return CameraReport(
-            state, status.decoded, embedded, failed, dropped, waiting, people, status.reconnects, last_time_s, words
-        )
-
-    def _run(self, lane: _Lane) -> None:
+    def _run(self, lane: CameraLane) -> None:
         name = lane.camera.name
         try:
             with lane.reader:
@@ -240,10 +201,10 @@ class CameraPipeline(Openable):
                 lane.is_done = True
                 self._changed.notify_all()
 
-    def _wants_more(self, lane: _Lane) -> bool:
+    def _wants_more(self, lane: CameraLane) -> bool:
         """Wait until a frame may be on its way; False where none is wanted any more."""
         with self._changed:
-            while not self._stopping and lane.error is None:
+            while self._give_up_s == math.inf and lane.error is None:
                 if self._max_frames is not None and lane.read >= self._max_frames:
                     return False
                 if len(lane.waiting) < self._in_flight:
@@ -251,7 +212,7 @@ class CameraPipeline(Openable):
                 self._changed.wait()
         return False
 
-    def _detect(self, lane: _Lane, frame: Frame) -> None:
+    def _detect(self, lane: CameraLane, frame: Frame) -> None:
         name = lane.camera.name
         try:
             with self._detecting, nullcontext() if self._timeline is None else self._timeline.span("detect", name):
@@ -261,9 +222,13 @@ class CameraPipeline(Openable):
             if lane.read == 1 and isinstance(error, HamrEdgeError):
                 raise
             return
-        future = self._service.submit(name, frame.image, boxes)
+        try:
+            future = self._service.submit(name, frame.image, boxes)
+        except HamrEdgeError as error:  # there is no service any more
+            self._frame_failed(lane, frame, error)
+            raise
         with self._changed:
-            lane.waiting.append(_Waiting(frame, boxes, scores, future))
+            lane.waiting.append(WaitingFrame(frame, boxes, scores, future))
         future.add_done_callback(self._notify)
 
     def _notify(self, future: Future[NDArray[np.float32]]) -> None:
@@ -271,10 +236,12 @@ class CameraPipeline(Openable):
         with self._changed:
             self._changed.notify_all()
 
-    def _next_ready(self) -> tuple[_Lane, _Waiting] | None:
-        """Wait for the next frame that is through; cameras take turns. None when all have ended."""
+    def _next_ready(self, tick_s: float) -> tuple[CameraLane, WaitingFrame] | Literal["nothing", "ended"]:
+        """Wait for the next frame that is through; cameras take turns."""
         lanes = list(self._lanes.values())
+        tick_at_s = time.monotonic() + tick_s
         while True:
+            self._ask_whether_to_stop()
             with self._changed:
                 for place in range(self._turn, self._turn + len(lanes)):
                     lane = lanes[place % len(lanes)]
@@ -283,14 +250,28 @@ class CameraPipeline(Openable):
                         item = lane.waiting.popleft()
                         self._changed.notify_all()
                         return lane, item
+                now_s = time.monotonic()
                 if all(lane.is_done and not lane.waiting for lane in lanes):
-                    return None
-                self._changed.wait(_POLL_S)
-                stopping = self._stopping
-            if not stopping and self._should_stop is not None and self._should_stop():
-                self.stop()
+                    return "ended"
+                if now_s >= self._give_up_s and not any(lane.waiting for lane in lanes):
+                    hanging = [lane.camera.name for lane in lanes if not lane.is_done]
+                    if hanging:
+                        _log.warning("%s: the detector does not return; it is left behind", ", ".join(hanging))
+                    return "ended"
+                if now_s >= tick_at_s:
+                    return "nothing"
+                self._changed.wait(min(_POLL_S, tick_at_s - now_s))
 
-    def _finish(self, lane: _Lane, item: _Waiting) -> EmbeddedFrame | None:
+    def _ask_whether_to_stop(self) -> None:
+        """Also while frames are ready all the time: a slow receiver must not outvote who wants to stop."""
+        now_s = time.monotonic()
+        if self._should_stop is None or self._give_up_s < math.inf or now_s < self._next_question_s:
+            return
+        self._next_question_s = now_s + _POLL_S
+        if self._should_stop():
+            self.stop()
+
+    def _finish(self, lane: CameraLane, item: WaitingFrame) -> EmbeddedFrame | None:
         name, count = lane.camera.name, len(item.boxes)
         try:
             embeddings = item.future.result()
@@ -302,11 +283,12 @@ class CameraPipeline(Openable):
             self._frame_failed(lane, item.frame, error)
             return None
         with self._changed:
-            lane.embedded, lane.people, lane.failed_in_a_row = lane.embedded + 1, lane.people + count, 0
+            lane.embedded, lane.people = lane.embedded + 1, lane.people + count
+            lane.failed_before_last, lane.failed_in_a_row = lane.failed_in_a_row, 0
             lane.last_time_s = item.frame.time_s
         return EmbeddedFrame(name, item.frame, item.boxes, item.scores, embeddings)
 
-    def _frame_failed(self, lane: _Lane, frame: Frame, error: Exception) -> None:
+    def _frame_failed(self, lane: CameraLane, frame: Frame, error: Exception) -> None:
         name = lane.camera.name
         with self._changed:
             lane.failed, lane.failed_in_a_row = lane.failed + 1, lane.failed_in_a_row + 1
@@ -318,7 +300,7 @@ class CameraPipeline(Openable):
             self._fail(lane, HamrEdgeError(f"{name}: {in_a_row} frames in a row failed, the last with {error!r}"))
             lane.reader.close()
 
-    def _fail(self, lane: _Lane, error: Exception) -> None:
+    def _fail(self, lane: CameraLane, error: Exception) -> None:
         with self._changed:
             if lane.error is None:
                 lane.error = error

@@ -62,9 +62,11 @@ def service(tiny_artifact: Path) -> Iterator[EmbeddingService]:
 
 
 def check_sums(pipeline: CameraPipeline) -> None:
-    for report in pipeline.report().values():
+    """After the end: what is not embedded, failed or dropped is what the readers still hold, and nothing else."""
+    for name, report in pipeline.report().items():
+        lane = pipeline._lanes[name]
+        assert report.waiting == lane.reader.status.waiting + len(lane.waiting)
         assert report.decoded == report.embedded + report.failed + report.dropped + report.waiting
-        assert report.waiting >= 0
 
 
 def test_every_frame_of_every_camera_comes_once_and_in_order(
@@ -79,7 +81,7 @@ def test_every_frame_of_every_camera_comes_once_and_in_order(
             numbers[seen.camera].append(seen.frame.number)
             expected = alone.embed(seen.frame.image, seen.boxes)
             np.testing.assert_allclose(seen.embeddings, expected, atol=1e-6)
-            check_sums(pipeline)
+            assert all(report.waiting >= 0 for report in pipeline.report().values())
     assert numbers == {camera.name: list(range(1, FRAMES + 1)) for camera in cameras}
     for report in pipeline.report().values():
         assert (report.state, report.decoded, report.embedded) == ("ended", FRAMES, FRAMES)
@@ -199,6 +201,99 @@ def test_stopping_gives_what_is_on_its_way_and_no_more(service: EmbeddingService
     for report in pipeline.report().values():
         assert report.state == "stopped"
         assert report.embedded + report.waiting == report.decoded
+    check_sums(pipeline)
+
+
+def test_a_receiver_that_is_slow_does_not_outvote_who_wants_to_stop(service: EmbeddingService) -> None:
+    count, asked = 0, 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return count >= 10
+
+    cameras = [Camera("a", ListedFrames("a", 100_000), find_square)]
+    with CameraPipeline(cameras, service, should_stop=should_stop, in_flight=4) as pipeline:
+        for _ in pipeline:
+            count += 1
+            time.sleep(0.05)  # a frame is ready whenever this is over
+            assert count < 100, "nobody asked"
+    assert asked >= 3
+    check_sums(pipeline)
+
+
+@pytest.mark.parametrize("by", ["stop", "close"])
+def test_iteration_ends_though_a_detector_hangs(
+    service: EmbeddingService, by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hamr_edge.cameras._STOP_WAIT_S", 0.2)
+    hangs, let_go = threading.Event(), threading.Event()
+
+    def hang_at_3(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        if frame.number == 3:
+            hangs.set()
+            assert let_go.wait(30)
+        return find_square(frame)
+
+    given: list[int] = []
+    with CameraPipeline([Camera("door", ListedFrames("door"), hang_at_3)], service) as pipeline:
+        iterating = threading.Thread(target=lambda: given.extend(seen.frame.number for seen in pipeline))
+        iterating.start()
+        assert hangs.wait(10)
+        wait_until(lambda: len(given) == 2)
+        pipeline.stop() if by == "stop" else pipeline.close()
+        iterating.join(20)
+        assert not iterating.is_alive()
+        let_go.set()
+        wait_until(lambda: pipeline.report()["door"].state == "stopped")
+    assert given == [1, 2]
+    if by == "stop":
+        assert "door: the detector does not return" in caplog.text
+
+
+def test_ticks_come_where_no_frame_does(service: EmbeddingService) -> None:
+    source = ListedFrames("a", 10, fault_at=5)
+    with CameraPipeline([Camera("a", source, find_square)], service) as pipeline:
+        seen, ticks = 0, 0
+        for item in pipeline.frames(tick_s=0.01):
+            if item is None:
+                ticks += 1
+                if ticks == 5:
+                    source.let_go.set()
+            else:
+                seen += 1
+    assert seen == 10
+    assert ticks >= 5
+    check_sums(pipeline)
+
+
+def test_a_frame_that_its_receiver_cannot_use_is_a_failed_one(service: EmbeddingService) -> None:
+    cameras = [Camera(name, ListedFrames(name), find_square) for name in ("good", "bad")]
+    with CameraPipeline(cameras, service) as pipeline:
+        for seen in pipeline:
+            if seen.camera == "bad" and (seen.frame.number == 3 or seen.frame.number > 10):
+                pipeline.frame_failed(seen, InputError("it is upside down"))
+    report = pipeline.report()
+    assert (report["good"].embedded, report["good"].failed) == (FRAMES, 0)
+    assert report["bad"].embedded == 9
+    assert 26 <= report["bad"].failed <= 26 + 5  # those that were on their way already
+    assert report["bad"].people == sum(number % 4 for number in range(1, 11) if number != 3)
+    assert report["bad"].state == "failed"
+    assert "25 frames in a row" in report["bad"].error
+    check_sums(pipeline)
+
+
+def test_a_service_that_breaks_loses_no_count(
+    service: EmbeddingService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CameraPipeline([Camera(name, ListedFrames(name), find_square) for name in "ab"], service) as pipeline:
+        for place, _ in enumerate(pipeline):
+            if place == 5:
+                monkeypatch.setattr(service, "_embed_together", None)
+    for report in pipeline.report().values():
+        assert report.state == "failed"
+        assert "has stopped" in report.error
+        assert report.failed >= 1
     check_sums(pipeline)
 
 
