@@ -1,6 +1,6 @@
 """DeepSORT of roboflow's trackers with hamr-edge's embeddings: a video in, an annotated video out.
 
-    pip install hamr-edge "trackers[deepsort]==2.0.1" "supervision==0.26.0rc7"
+    pip install "hamr-edge[onnx]" "trackers[deepsort]==2.0.1" "supervision==0.26.0rc7"
     python examples/roboflow_trackers.py video.mp4 --model build/model.fp32.onnx --detector yolox_nano.onnx -o out.mp4
 
 Releases 2.1 to 2.6 have no tracker that looks at people; 2.0.1 is the last that has one.
@@ -26,7 +26,14 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--detector", required=True, help="'hog' or an .onnx file")
     parser.add_argument("-o", "--output", required=True, help=".mp4 to write")
+    parser.add_argument("--threshold", type=float, help="least cosine of one person; 'hamr-edge bench' measures it")
+    parser.add_argument("--anywhere", action="store_true", help="people may come back where their box was not expected")
     options = parser.parse_args()
+    settings = {}
+    if options.threshold is not None:
+        settings["appearance_threshold"] = 1 - options.threshold  # the largest cosine distance
+    if options.anywhere:
+        settings["minimum_iou_threshold"] = 0.0  # by default, only a box that overlaps the expected one is compared
     detector = open_detector(options.detector)
     boxes_on, labels_on = sv.BoxAnnotator(), sv.LabelAnnotator()
     info = sv.VideoInfo.from_video_path(options.video)
@@ -35,7 +42,7 @@ def main() -> None:
         Embedder(options.model) as embedder,
         sv.VideoSink(options.output, info) as sink,
     ):
-        tracker = DeepSORTTracker(feature_extractor=TrackerFeatures(embedder), frame_rate=info.fps)
+        tracker = DeepSORTTracker(TrackerFeatures(embedder), frame_rate=info.fps, **settings)
         for frame in source:
             boxes, scores = detector.detect(frame.image)
             found = sv.Detections(xyxy=boxes, confidence=scores, class_id=np.zeros(len(boxes), int))

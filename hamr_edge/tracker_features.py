@@ -24,7 +24,7 @@ class TrackerFeatures:
         features = TrackerFeatures(embedder)
         DeepSORTTracker(feature_extractor=features)         # roboflow trackers 2.0
         BotSort(reid_model=features)                        # boxmot 25; ReID.from_backend(features)
-        model.predictor.trackers[0].encoder = features      # ultralytics, tracker_type botsort with with_reid
+        yolo.add_callback("on_predict_batch_start", features.attach)    # ultralytics, tracker="botsort.yaml"
 
     Boxes may reach out of the frame and are clipped; one that is wholly outside, inverted or not finite is an
     InputError that names the row. With a service, trackers in several threads share one model.
@@ -75,6 +75,32 @@ class TrackerFeatures:
         if not hasattr(detections, "xyxy"):
             raise InputError("expected detections with boxes in .xyxy, as supervision has them, and a frame")
         return self.get_features(detections.xyxy, frame)
+
+    def attach(self, predictor: Any) -> None:
+        """Make ultralytics' trackers use these embeddings; to be added as the callback ``on_predict_batch_start``.
+
+        Trackers are made when prediction starts, after callbacks of ours; hence before each batch.
+
+        Args:
+            predictor: With the ``trackers`` that ``YOLO.track`` made.
+
+        Raises:
+            InputError: A tracker does not look at people, or its settings feed it the detector's own features.
+        """
+        for tracker in predictor.trackers:
+            settings = tracker.args
+            if not hasattr(tracker, "encoder"):
+                raise InputError(
+                    f"ultralytics' {type(tracker).__name__} does not look at people; expected tracker='botsort.yaml', "
+                    "or another with an encoder"
+                )
+            if tracker.encoder is not self and settings.with_reid and getattr(settings, "model", "auto") == "auto":
+                raise InputError(
+                    "the tracker's settings have with_reid: True with model: auto, so that ultralytics feeds it the "
+                    "detector's own features in place of frames; set with_reid: False there, attach() turns it on"
+                )
+            # Under "auto", the default, ultralytics would never call the encoder, and say nothing.
+            settings.with_reid, settings.model, tracker.encoder = True, "hamr-edge", self
 
     def __call__(self, img: NDArray[np.uint8], dets: ArrayLike) -> list[NDArray[np.float32]]:
         """What ultralytics' trackers call.

@@ -54,5 +54,16 @@ def test_a_box_that_is_none_is_named(features: TrackerFeatures, frame: np.ndarra
         features.extract_features(frame, frame)
 
 
+def test_attaching_turns_off_ultralytics_own_features(features: TrackerFeatures) -> None:
+    tracker = SimpleNamespace(encoder=None, args=SimpleNamespace(with_reid=False, model="auto"))
+    for _ in range(2):  # before each batch
+        features.attach(SimpleNamespace(trackers=[tracker]))
+        assert tracker.encoder is features
+        assert tracker.args.with_reid
+        assert tracker.args.model != "auto"
+    with pytest.raises(InputError, match="does not look at people"):
+        features.attach(SimpleNamespace(trackers=[SimpleNamespace(args=tracker.args)]))
+
+
 def test_no_tracker_is_imported() -> None:
     assert not {"boxmot", "ultralytics", "supervision", "trackers"} & set(sys.modules)
