@@ -13,6 +13,8 @@ from hamr_edge.errors import InputError
 
 _log = logging.getLogger(__name__)
 _FORM = "frame,id,x,y,w,h[,score,...]"
+_LAST_FRAME = 2**53
+"""Up to here a float counts every whole number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,12 +101,21 @@ def load_detections(path: str | Path, scale: float = 1.0, min_score: float | Non
         order = order[values[order, 5] >= min_score]
     values = values[order]
     line_numbers = np.asarray(lines, dtype=np.int64)[order]
-    x, y, width, height = values[:, 1:5].T * scale
-    boxes = np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
+    with np.errstate(over="ignore"):  # told below, with its line
+        x, y, width, height = values[:, 1:5].T * scale
+        boxes = np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
+        scores = values[:, 5].astype(np.float32)
+    huge = np.flatnonzero(~np.isfinite(boxes).all(axis=1) | ~np.isfinite(scores))
+    if len(huge):
+        x, y, width, height, score = values[huge[0], 1:]
+        raise InputError(
+            f"{path}, line {line_numbers[huge[0]]}: box of x {x:g}, y {y:g}, width {width:g}, height {height:g} and "
+            f"score {score:g} is too large for float32 (at scale {scale:g}); expected pixels of a frame"
+        )
     flat = np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
     if len(flat):
         raise InputError(f"{path}, line {line_numbers[flat[0]]}: box is too thin to have pixels; drop it")
-    return Detections(path, values[:, 0].astype(np.int64), boxes, values[:, 5].astype(np.float32), line_numbers)
+    return Detections(path, values[:, 0].astype(np.int64), boxes, scores, line_numbers)
 
 
 def _parse_line(line: str, where: str) -> tuple[float, ...]:
@@ -119,8 +130,8 @@ def _parse_line(line: str, where: str) -> tuple[float, ...]:
         raise InputError(f"{where}: {error}; expected numbers as in {_FORM}") from error
     if not np.isfinite([frame, x, y, width, height, score]).all():
         raise InputError(f"{where}: a value is not finite: {line.strip()[:80]!r}")
-    if frame < 1 or frame != int(frame):
-        raise InputError(f"{where}: frame is {fields[0]}; frames are whole numbers and count from 1")
+    if not 1 <= frame <= _LAST_FRAME or frame != int(frame):
+        raise InputError(f"{where}: frame is {fields[0]}; frames are whole numbers, count from 1 and end at 2**53")
     if width <= 0 or height <= 0:
         raise InputError(
             f"{where}: box has width {width:g} and height {height:g}; expected both above 0 (the columns are "

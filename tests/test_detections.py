@@ -63,11 +63,20 @@ def test_low_scores_are_left_out_on_request(tmp_path: Path) -> None:
         ("1,-1,20,20,9,-9\n", "not two corners"),
         ("1,-1,1000,20,1e-6,9\n", "line 1: box is too thin"),
         ("1,-1,nan,0,9,9\n", "line 1: a value is not finite"),
+        ("1,-1,0,0,9,9\n1e300,-1,0,0,9,9\n", r"line 2: frame is 1e300; .* end at 2\*\*53"),
+        ("9,-1,0,0,9,9\n1,-1,0,-1e39,9,9\n", r"line 2: box of x 0, y -1e\+39, .* too large for float32"),
+        ("1,-1,0,0,9,9,1e39\n", r"line 1: box .* and score 1e\+39 is too large for float32 \(at scale 1\)"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=rf"d\.txt, {message}" if message.startswith("line") else message):
         load_detections(_write(tmp_path / "d.txt", text))
+
+
+def test_a_scale_that_no_box_survives_names_a_line(tmp_path: Path) -> None:
+    path = _write(tmp_path / "d.txt", "\n1,-1,10,20,9,9\n")
+    with pytest.raises(InputError, match=r"d\.txt, line 2: box of x 10, .* \(at scale 1e\+308\)"):
+        load_detections(path, 1e308)
 
 
 def test_a_box_outside_the_frame_names_its_line_and_the_option(tmp_path: Path) -> None:
