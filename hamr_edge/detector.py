@@ -55,8 +55,8 @@ def open_detector(
         device: ``cpu``, ``cuda:N`` or ``auto``, for a file.
         threads: CPU threads of a network; the library's default when None.
         min_score: Boxes below it are dropped; the detector's own default when None.
-        nms_iou: Of two boxes that overlap by more than this, the better stays; 0..1. When None, 0.45, and nothing for
-            networks that give every person once.
+        nms_iou: Of two boxes that overlap by more than this, the better stays; 0..1. When None, 0.45; of networks that
+            give every person once, only of two equal boxes.
         min_height: Boxes lower than this many pixels are dropped; the detector's own default when None.
         format: Of a file, what network it is: one of :data:`hamr_edge.detector_formats.FORMATS`; ``yolox`` when None.
             It is never guessed.

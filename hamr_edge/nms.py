@@ -47,25 +47,35 @@ def finish_boxes(
     min_height: float,
     max_height: float | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Suppress overlaps, clip to the frame, drop what is empty, too low or too high.
+    """Drop boxes that are too low or too high, suppress overlaps, clip to the frame, drop what is empty.
 
     Args:
         boxes: (N, 4) xyxy pixels of the frame.
         scores: (N,).
         frame_size_hw: Height and width of the frame.
-        nms_iou: A box that overlaps a better one by more than this is dropped; 0..1. None: all boxes stay.
+        nms_iou: A box that overlaps a better one by more than this is dropped; 0..1. None: only copies of a better one
+            are.
         min_height: Least height of a box in pixels, before clipping.
         max_height: Greatest height of a box in pixels, before clipping; any when None.
 
     Returns:
         Boxes and scores as :meth:`hamr_edge.detector.PersonDetector.detect` promises them.
     """
-    kept = np.argsort(-scores, kind="stable") if nms_iou is None else suppress_overlaps(boxes, scores, nms_iou)
-    heights = boxes[kept, 3] - boxes[kept, 1]
-    kept = kept[(heights >= min_height) & (heights <= (np.inf if max_height is None else max_height))]
+    # First of all: a box that nobody asked for must not suppress one that was.
+    heights = boxes[:, 3] - boxes[:, 1]
+    asked = (heights >= min_height) & (heights <= (np.inf if max_height is None else max_height))
+    boxes, scores = boxes[asked], scores[asked]
+    kept = _drop_copies(boxes, scores) if nms_iou is None else suppress_overlaps(boxes, scores, nms_iou)
     boxes, scores = boxes[kept], scores[kept]
     height, width = frame_size_hw
     boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
     # A sliver of a pixel at the border is no person, and its crop would be somebody else.
     whole = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(axis=1)
     return boxes[whole], scores[whole]
+
+
+def _drop_copies(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Indices, best score first, of each box's first: networks that list box and class give a box once a class."""
+    order = np.argsort(-scores, kind="stable")
+    _, first = np.unique(boxes[order], axis=0, return_index=True)
+    return np.asarray(order[np.sort(first)], dtype=np.int64)

@@ -16,7 +16,7 @@ from hamr_edge.detector_decoders import anchor_grid
 from hamr_edge.errors import InputError, UnavailableError
 from hamr_edge.hog import HogDetector
 from hamr_edge.letterbox import lay_out_frame
-from hamr_edge.nms import box_iou, suppress_overlaps
+from hamr_edge.nms import DEFAULT_NMS_IOU, box_iou, finish_boxes, suppress_overlaps
 from hamr_edge.onnx_detector import OnnxDetector
 from hamr_edge.video import open_source
 from tests.yolox_files import SIZE_HW, write_yolox, yolox_output
@@ -190,6 +190,28 @@ def test_nms_agrees_with_the_plain_algorithm(rows: list[tuple[int, ...]], thresh
     boxes = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
     kept = suppress_overlaps(boxes, table[:, 4], np.float32(threshold))
     assert kept.tolist() == _naive_nms(boxes, table[:, 4], threshold)
+
+
+@pytest.mark.parametrize(("heights", "wanted"), [({"max_height": 160}, 150), ({"min_height": 160}, 200)])
+def test_a_box_of_another_height_suppresses_nobody(heights: dict[str, float], wanted: int) -> None:
+    boxes = np.array([[10, 10, 60, 10 + height] for height in (200, 150)], np.float32)
+    scores = np.array([0.6, 0.59] if wanted == 150 else [0.59, 0.6], np.float32)
+    assert box_iou(boxes[0], boxes[1:])[0] > DEFAULT_NMS_IOU
+    settings_ = {"min_height": 0.0, **heights}
+    found, found_scores = finish_boxes(boxes, scores, (300, 300), DEFAULT_NMS_IOU, **settings_)
+    assert (found[:, 3] - found[:, 1]).tolist() == [wanted]
+    assert found_scores.tolist() == [np.float32(0.59)]
+
+
+def test_without_suppression_the_best_of_identical_boxes_stays() -> None:
+    near, far = [10, 10, 60, 90], [10, 10, 60, 91]
+    boxes = np.array([near, far, near, near, far], np.float32)
+    scores = np.array([0.5, 0.75, 0.625, 0.625, 0.25], np.float32)
+    found, found_scores = finish_boxes(boxes, scores, (100, 100), None, 0.0)
+    assert found.tolist() == [far, near]
+    assert found_scores.tolist() == [0.75, 0.625]
+    found, found_scores = finish_boxes(boxes[:0], scores[:0], (100, 100), None, 0.0)
+    assert found.shape == (0, 4)
 
 
 def test_iou() -> None:
