@@ -57,10 +57,10 @@ def read_yolox_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> 
 
 def read_yolox_decoded_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:  # noqa: ARG001
     """Of centres and sizes in pixels of the canvas."""
-    sizes = outputs[0][rows, 2:4]
-    if (sizes <= 0).any():
-        raise InputError("its boxes have widths or heights of 0 and less: they are not decoded; declare it as yolox")
-    return _centred_boxes(outputs[0][rows, :2], sizes)
+    # Of all rows: logarithms of sizes may be above 0 where large people are, but not all over a frame.
+    if (outputs[0][:, 2:4] < 0).any():
+        raise InputError("its boxes have widths or heights below 0: they are not decoded; declare it as yolox")
+    return _centred_boxes(outputs[0][rows, :2], outputs[0][rows, 2:4])
 
 
 def read_yolov8_scores(outputs: Outputs, classes: Sequence[int]) -> Scores:

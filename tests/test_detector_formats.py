@@ -167,6 +167,20 @@ def test_what_shapes_cannot_tell_values_do(write: Write, written: str, declared:
         open_detector(path, "cpu", 1, format=declared)
 
 
+def test_not_one_row_of_a_decoded_file_has_a_size_below_0(write: Write) -> None:
+    """Large people in a raw file: the logarithms of their sizes are above 0, and so pass for pixels."""
+    outputs = plant_people("yolox", [(0, (10.0, 8.0, 40.0, 60.0), 0.7)])
+    outputs["output"][50, 2] = -0.1
+    with pytest.raises(InputError, match="not decoded; declare it as yolox"):
+        open_detector(write("yolox", outputs), "cpu", 1, format="yolox-decoded")
+
+
+@pytest.mark.data
+def test_the_real_raw_yolox_is_not_taken_for_a_decoded_one(data_root: Path) -> None:
+    with pytest.raises(InputError, match=r"declared as yolox-decoded: .* not decoded; declare it as yolox"):
+        open_detector(data_root / "models" / "yolox_nano.onnx", "cpu", 1, format="yolox-decoded")
+
+
 def test_scores_that_are_no_scores(write: Write) -> None:
     outputs = plant_people("yolov8", _PEOPLE)
     outputs["output"][4, 5] = 7.5
