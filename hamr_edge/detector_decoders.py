@@ -25,6 +25,12 @@ _YOLO_STRIDES = (8, 16, 32)
 _NANODET_STRIDES = (8, 16, 32, 64)
 DISTRIBUTION_BINS = 8
 """NanoDet's distances are distributions over 0 to 7 strides."""
+_LARGEST_SHARE = 2.0
+"""Boxes in shares of the canvas stay below it; boxes in pixels do not all lie within so few."""
+_LISTED_COLUMNS = 6
+_ANOTHER = "the format that it is"
+SCORE_ROUNDING = 1e-3
+"""How far float16 may carry a score beyond 0..1."""
 
 
 def anchor_grid(
@@ -55,11 +61,17 @@ def read_yolox_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> 
     return _centred_boxes(centres, np.exp(log_sizes) * strides[rows])
 
 
-def read_yolox_decoded_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:  # noqa: ARG001
+def read_yolox_decoded_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:
     """Of centres and sizes in pixels of the canvas."""
     # Of all rows: logarithms of sizes may be above 0 where large people are, but not all over a frame.
     if (outputs[0][:, 2:4] < 0).any():
         raise InputError("its boxes have widths or heights below 0: they are not decoded; declare it as yolox")
+    return read_yolov5_boxes(outputs, rows, size_hw)
+
+
+def read_yolov5_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:  # noqa: ARG001
+    """Of centres and sizes in pixels of the canvas, in the first four columns."""
+    _check_pixels(outputs[0][:, :4], rows)
     return _centred_boxes(outputs[0][rows, :2], outputs[0][rows, 2:4])
 
 
@@ -70,6 +82,7 @@ def read_yolov8_scores(outputs: Outputs, classes: Sequence[int]) -> Scores:
 
 def read_yolov8_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:  # noqa: ARG001
     """Of centres and sizes in pixels of the canvas."""
+    _check_pixels(outputs[0][:4], rows)
     return _centred_boxes(outputs[0][:2, rows].T, outputs[0][2:4, rows].T)
 
 
@@ -80,12 +93,22 @@ def read_listed_scores(outputs: Outputs, classes: Sequence[int]) -> Scores:
 
 def read_listed_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:  # noqa: ARG001
     """Of corners in pixels of the canvas."""
+    _check_pixels(outputs[0][:, :4], rows, "it as rtdetr-ultralytics, if it is one")
     return np.asarray(outputs[0][rows, :4], dtype=np.float32)
 
 
 def read_nanodet_scores(outputs: Outputs, classes: Sequence[int]) -> Scores:
     """Of (A, classes + 32)."""
-    return _best_of(outputs[0][:, : -4 * DISTRIBUTION_BINS], classes)
+    scores = outputs[0][:, : -4 * DISTRIBUTION_BINS]
+    # Of all classes: where there are more bins, the first of them stand in the columns of the last classes.
+    if scores.min() < -SCORE_ROUNDING or scores.max() > 1 + SCORE_ROUNDING:
+        wrong = np.flatnonzero(((scores < -SCORE_ROUNDING) | (scores > 1 + SCORE_ROUNDING)).any(axis=0))[0]
+        raise InputError(
+            f"column {wrong} of {outputs[0].shape[1]} holds values outside 0..1; expected scores in "
+            f"{scores.shape[1]} columns, and distances in 4 x {DISTRIBUTION_BINS}. Networks of reg_max 10 (nanodet-g, "
+            "RepVGG-A0, EfficientNet-Lite1 and 2) are not covered; one of reg_max 7 must end in the sigmoid"
+        )
+    return _best_of(scores, classes)
 
 
 def read_nanodet_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:
@@ -107,6 +130,7 @@ def read_labelled_scores(outputs: Outputs, classes: Sequence[int]) -> Scores:
 
 def read_labelled_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:  # noqa: ARG001
     """Of corners in pixels of the size that the network was told, the canvas's."""
+    _check_pixels(outputs[1], rows)
     return np.asarray(outputs[1][rows], dtype=np.float32)
 
 
@@ -135,7 +159,9 @@ def read_relative_table_scores(outputs: Outputs, classes: Sequence[int]) -> Scor
 
 def read_relative_table_boxes(outputs: Outputs, rows: Rows, size_hw: tuple[int, int]) -> Boxes:
     """Of centres and sizes as shares of the canvas, in the first four columns."""
-    return _scaled_boxes(outputs[0][rows, :4], size_hw)
+    listed = outputs[0].shape[1] == _LISTED_COLUMNS
+    instead = "it as yolov8-end2end, if it is one" if listed else _ANOTHER
+    return _scaled_boxes(outputs[0][rows, :4], size_hw, instead)
 
 
 def _best_of(table: NDArray[np.float32], classes: Sequence[int]) -> Scores:
@@ -160,7 +186,27 @@ def _centred_boxes(centres: NDArray[np.float32], sizes: NDArray[np.float32]) -> 
     return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1).astype(np.float32)
 
 
-def _scaled_boxes(relative: NDArray[np.float32], size_hw: tuple[int, int]) -> Boxes:
+def _check_pixels(boxes: NDArray[np.float32], rows: Rows, instead: str = _ANOTHER) -> None:
+    """Refuse shares of the canvas.
+
+    Args:
+        boxes: Of all rows, in any form: one of few pixels is possible, a frame of nothing else is not.
+        rows: Those over the score; where there are none, the others may be filler.
+        instead: What to declare.
+    """
+    if len(rows) and np.abs(boxes).max() <= _LARGEST_SHARE:
+        raise InputError(
+            "the declared format does not fit: it has boxes in pixels, and the file's all lie within "
+            f"0..{_LARGEST_SHARE:g}, as shares of the picture do; declare {instead}"
+        )
+
+
+def _scaled_boxes(relative: NDArray[np.float32], size_hw: tuple[int, int], instead: str = _ANOTHER) -> Boxes:
+    if (relative > _LARGEST_SHARE).any():
+        raise InputError(
+            "the declared format does not fit: it has boxes in shares of the picture, 0..1, and the file's reach "
+            f"{relative.max():g}, as pixels do; declare {instead}"
+        )
     size_wh = np.array(size_hw[::-1], np.float32)
     return _centred_boxes(relative[:, :2] * size_wh, relative[:, 2:4] * size_wh)
 

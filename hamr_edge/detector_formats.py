@@ -16,7 +16,7 @@ class OutputForm:
     """One output of a network."""
 
     shape: tuple[int | str, ...]
-    """Sizes: a number; ``N`` for any; ``anchors``, the cells of all levels; ``classes+4`` for at least 5."""
+    """Sizes: a number; ``N`` for any; ``anchors``, the boxes of all levels; ``classes+4`` for at least 5."""
     names: tuple[str, ...] = ()
     """What it may be called; any name where a network has no other output."""
 
@@ -53,7 +53,7 @@ class DetectorFormat:
     read_scores: Callable[[read.Outputs, Sequence[int]], read.Scores]
     read_boxes: Callable[[read.Outputs, read.Rows, tuple[int, int]], read.Boxes]
     default_min_score: float
-    """What the authors' own demonstration uses."""
+    """What the authors' own demonstration uses; of YOLOX 0.4, where theirs has 0.3."""
     person: int = 0
     suppress: bool = True
     """Whether boxes of one person must be thinned out."""
@@ -63,6 +63,7 @@ class DetectorFormat:
     """Height and width are multiples of it."""
     strides: tuple[tuple[int, ...], ...] = ()
     """Which levels of cells such networks come with."""
+    boxes_per_cell: int = 1
     needs_size: bool = False
     """It takes the canvas's width and height as a second input, ``orig_target_sizes``."""
     of_ultralytics: bool = False
@@ -71,7 +72,10 @@ class DetectorFormat:
         """How many rows the cells of all levels make, for each kind of levels."""
         if size_hw is None:
             return []
-        return [sum(-(-size_hw[0] // stride) * -(-size_hw[1] // stride) for stride in kind) for kind in self.strides]
+        return [
+            self.boxes_per_cell * sum(-(-size_hw[0] // stride) * -(-size_hw[1] // stride) for stride in kind)
+            for kind in self.strides
+        ]
 
 
 _YOLO_LEVELS = (8, 16, 32)
@@ -79,7 +83,7 @@ _NANODET_PIXELS = "bgr-float-imagenet"  # 103.53, 116.28, 123.675 and 57.375, 57
 _MEGVII = "YOLOX (Ge et al., 2021, arXiv:2107.08430; Megvii-BaseDetection/YOLOX, tools/export_onnx.py"
 _NANODET = "RangiLyu/nanodet, tools/export_onnx.py"
 _RTDETR = "RT-DETR (Zhao et al., CVPR 2024)"
-_YOLOX_TABLE = (OutputForm((1, "anchors", "classes+5")),)
+_OBJECTNESS_TABLE = (OutputForm((1, "anchors", "classes+5")),)
 _NANODET_TABLE = (OutputForm((1, "anchors", f"classes+{4 * read.DISTRIBUTION_BINS}")),)
 _LISTED = (OutputForm((1, "N", 6)),)
 _LOGITS = OutputForm((1, "N", "classes+0"), ("logits", "pred_logits"))
@@ -91,7 +95,7 @@ _FORMATS = (
         f"{_MEGVII} as it comes)",
         "bgr-float-255",
         "top-left",
-        _YOLOX_TABLE,
+        _OBJECTNESS_TABLE,
         read.read_yolox_scores,
         read.read_yolox_boxes,
         0.4,
@@ -103,12 +107,25 @@ _FORMATS = (
         f"{_MEGVII} --decode_in_inference)",
         "bgr-float-255",
         "top-left",
-        _YOLOX_TABLE,
+        _OBJECTNESS_TABLE,
         read.read_yolox_scores,
         read.read_yolox_decoded_boxes,
         0.4,
         multiple=32,
         strides=(_YOLO_LEVELS, (8, 16, 32, 64)),
+    ),
+    DetectorFormat(
+        "yolov5",
+        "YOLOv5 (ultralytics/yolov5 v7.0) and YOLOv7 (WongKinYiu/yolov7), export.py, the latter's with --grid alone",
+        "rgb-float-unit",
+        "centred",
+        _OBJECTNESS_TABLE,
+        read.read_yolox_scores,
+        read.read_yolov5_boxes,
+        0.25,
+        multiple=32,
+        strides=(_YOLO_LEVELS, (8, 16, 32, 64)),
+        boxes_per_cell=3,
     ),
     DetectorFormat(
         "yolov8",
@@ -138,7 +155,7 @@ _FORMATS = (
     ),
     DetectorFormat(
         "nanodet",
-        f"NanoDet-Plus (Lyu, 2021; {_NANODET}), keep_ratio: False",
+        f"NanoDet-Plus (Lyu, 2021; {_NANODET}), keep_ratio: False, as in all configs but that for one's own data",
         _NANODET_PIXELS,
         "warp",
         _NANODET_TABLE,
@@ -150,8 +167,22 @@ _FORMATS = (
         strides=((8, 16, 32, 64),),
     ),
     DetectorFormat(
+        "nanodet-keep-ratio",
+        f"NanoDet-Plus ({_NANODET}), keep_ratio: True, as in config/nanodet_custom_xml_dataset.yml",
+        _NANODET_PIXELS,
+        "warp-centred",
+        _NANODET_TABLE,
+        read.read_nanodet_scores,
+        read.read_nanodet_boxes,
+        0.35,
+        size_hw=(320, 320),
+        multiple=32,
+        strides=((8, 16, 32, 64),),
+    ),
+    DetectorFormat(
         "nanodet-legacy",
-        f"NanoDet before Plus (Lyu, 2020; {_NANODET}, config/legacy_v0.x_configs), keep_ratio: True",
+        # Of the others, nanodet-g, RepVGG-A0 and EfficientNet-Lite1 and 2 have 11 bins, EfficientNet-Lite other pixels.
+        f"NanoDet before Plus (Lyu, 2020; {_NANODET}): nanodet-m... and nanodet-t of config/legacy_v0.x_configs",
         _NANODET_PIXELS,
         "warp-centred",
         _NANODET_TABLE,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hamr_edge.detector_decoders import SCORE_ROUNDING
 from hamr_edge.detector_formats import find_format
 from hamr_edge.detector_metadata import check_metadata, choose_classes
 from hamr_edge.detector_shapes import INPUT_TYPES, MASK_INPUT, SIZE_INPUT, image_input, match_outputs, misfit
@@ -19,9 +20,6 @@ from hamr_edge.letterbox import lay_out_frame, short_side_size
 from hamr_edge.nms import DEFAULT_NMS_IOU, finish_boxes
 from hamr_edge.onnx_session import open_session
 from hamr_edge.preprocess import check_image
-
-_ROUNDING = 1e-3
-"""How far float16 may carry a score beyond 0..1."""
 
 
 class OnnxDetector:
@@ -149,7 +147,7 @@ class OnnxDetector:
 
 
 def _check_scores(scores: NDArray[np.float32]) -> None:
-    wrong = np.flatnonzero(~((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)))  # NaN is neither
+    wrong = np.flatnonzero(~((scores >= -SCORE_ROUNDING) & (scores <= 1 + SCORE_ROUNDING)))  # NaN is neither
     if len(wrong):
         raise InputError(
             f"{len(wrong)} of {len(scores)} scores are not in 0..1, such as {scores[wrong[0]]:g} in row {wrong[0]}; "

@@ -134,6 +134,10 @@ def _plant_yolox_decoded(outputs: Outputs, row: int, box: np.ndarray, score: flo
     outputs["output"][row, 5 + person] = score / 0.8
 
 
+def _plant_yolov5(outputs: Outputs, row: int, box: np.ndarray, score: float, person: int) -> None:
+    _plant_yolox_decoded(outputs, 3 * row + 1, box, score, person)  # three boxes a cell
+
+
 def _plant_yolov8(outputs: Outputs, row: int, box: np.ndarray, score: float, person: int) -> None:
     outputs["output"][:4, row] = _centre_and_size(box)
     outputs["output"][4 + person, row] = score
@@ -208,9 +212,11 @@ def _empty_logits() -> Outputs:
 _EMPTY = {
     "yolox": _empty_yolox,
     "yolox-decoded": _empty_yolox,
+    "yolov5": lambda: {"output": np.repeat(_empty_yolox()["output"], 3, axis=0)},
     "yolov8": lambda: {"output": _table(4 + CLASSES, len(cells_of(YOLO_STRIDES)))},
     "yolov8-end2end": _empty_listed,
     "nanodet": lambda: {"output": _table(len(cells_of(NANODET_STRIDES)), CLASSES + 32)},
+    "nanodet-keep-ratio": lambda: {"output": _table(len(cells_of(NANODET_STRIDES)), CLASSES + 32)},
     "nanodet-legacy": lambda: {"output": _table(len(cells_of(YOLO_STRIDES)), CLASSES + 32)},
     "rtdetr": _empty_labelled,
     "rtdetr-hf": _empty_logits,
@@ -221,9 +227,11 @@ _EMPTY = {
 _PLANT = {
     "yolox": _plant_yolox,
     "yolox-decoded": _plant_yolox_decoded,
+    "yolov5": _plant_yolov5,
     "yolov8": _plant_yolov8,
     "yolov8-end2end": _plant_listed,
     "nanodet": lambda *planted: _plant_nanodet(*planted, legacy=False),
+    "nanodet-keep-ratio": lambda *planted: _plant_nanodet(*planted, legacy=False),
     "nanodet-legacy": lambda *planted: _plant_nanodet(*planted, legacy=True),
     "rtdetr": _plant_labelled,
     "rtdetr-hf": _plant_sigmoid,

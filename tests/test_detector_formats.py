@@ -67,9 +67,11 @@ _SEEN = {
     # output, place, channel of the input, the score that pixels of 204 (blue) and 130 (red) of 255 give
     "yolox": ("output", (29, 4), 0, 204 * 0.001),
     "yolox-decoded": ("output", (29, 4), 0, 204 * 0.001),
+    "yolov5": ("output", (88, 4), 2, 204 / 255 * 0.5),
     "yolov8": ("output", (4, 29), 0, 130 / 255),
     "yolov8-end2end": ("output", (29, 4), 2, 204 / 255),
     "nanodet": ("output", (29, 0), 2, 0.75 + (130 / 255 - _RED) / 0.229),
+    "nanodet-keep-ratio": ("output", (29, 0), 2, 0.75 + (130 / 255 - _RED) / 0.229),
     "nanodet-legacy": ("output", (29, 0), 2, 0.75 + (130 / 255 - _RED) / 0.229),
     "rtdetr": ("scores", (29,), 0, 130 / 255),
     "rtdetr-hf": ("logits", (29, 0), 2, _sigmoid(204 / 255)),
@@ -89,6 +91,9 @@ def test_pixels_come_in_the_formats_order_and_range(write: Write, format: str, d
     elif format.startswith("yolox"):  # objectness times class: 0..255 times 0.001
         outputs[output][place] = 0
         outputs[output][29, 5] = 0.001
+    elif format == "yolov5":
+        outputs[output][place] = 0
+        outputs[output][88, 5] = 0.5
     else:
         outputs[output][place] = 0.75 if format.startswith("nanodet") else 0
     path = write(format, outputs, watch=(output, place, channel), dtype=dtype)
@@ -102,7 +107,8 @@ def test_pixels_come_in_the_formats_order_and_range(write: Write, format: str, d
 def test_a_file_of_another_format_is_refused_or_hinted_at(write: Write, format: str) -> None:
     path = write(format)
     for other, form in FORMATS.items():
-        if form.outputs == FORMATS[format].outputs and form.strides == FORMATS[format].strides:
+        counts, theirs = form.anchor_counts(SIZE_HW), FORMATS[format].anchor_counts(SIZE_HW)
+        if form.outputs == FORMATS[format].outputs and counts == theirs:
             continue  # shapes alone cannot tell
         try:
             open_detector(path, "cpu", 1, format=other)
@@ -111,7 +117,7 @@ def test_a_file_of_another_format_is_refused_or_hinted_at(write: Write, format: 
         else:
             continue
         assert f"{path}, declared as {other}: " in message
-        if "does not fit" in message:
+        if "it does not fit" in message:
             hint = message.split("Its shapes would allow ")[1].split(": declare")[0]
             assert format in hint.split(", ")
             assert other not in hint.split(", ")
@@ -126,7 +132,7 @@ def test_the_message_says_what_was_expected_and_what_came(write: Write) -> None:
     ) in str(caught.value)
     with pytest.raises(InputError, match=r"orig_target_sizes \(1, 2\) -> labels \(1, N\), boxes .* got inputs images"):
         open_detector(write("detr"), "cpu", 1, format="rtdetr")
-    with pytest.raises(InputError, match="format 'yolo' is unknown; expected one of yolox, yolox-decoded, yolov8"):
+    with pytest.raises(InputError, match="format 'yolo' is unknown; expected one of yolox, yolox-decoded, yolov5"):
         open_detector(write("yolov8"), "cpu", 1, format="yolo")
     odd = write("yolov8", {"a": np.zeros((2, 2), np.float32), "b": np.zeros((2, 2), np.float32)})
     with pytest.raises(InputError, match="Its shapes are of none of the formats: yolox"):
@@ -181,6 +187,75 @@ def test_the_real_raw_yolox_is_not_taken_for_a_decoded_one(data_root: Path) -> N
         open_detector(data_root / "models" / "yolox_nano.onnx", "cpu", 1, format="yolox-decoded")
 
 
+def test_yolov5s_file_is_hinted_at_and_read(write: Write) -> None:
+    outputs = {"output": np.zeros((25200, 85), np.float32)}
+    outputs["output"][:, :4] = 100
+    outputs["output"][7, :6] = 320, 320, 100, 200, 0.5, 0.75
+    path = write("yolov5", outputs, size_hw=(640, 640))
+    with pytest.raises(InputError, match=r"\(1, 8400, classes\+5\); .* Its shapes would allow yolov5, "):
+        open_detector(path, "cpu", 1)
+    with pytest.raises(InputError, match=r"it has boxes in shares of the picture, .* reach 320, as pixels"):
+        open_detector(path, "cpu", 1, format="rtdetr-ultralytics-scores")
+    boxes, scores = open_detector(path, "cpu", 1, format="yolov5").detect(np.zeros((640, 640, 3), np.uint8))
+    assert boxes.tolist() == [[270, 220, 370, 420]]
+    assert scores.tolist() == [0.375]
+
+
+@pytest.mark.parametrize(
+    ("written", "declared", "instead"),
+    [
+        ("yolov8-end2end", "rtdetr-ultralytics", "declare it as yolov8-end2end, if it is one"),
+        ("rtdetr-ultralytics", "yolov8-end2end", "declare it as rtdetr-ultralytics, if it is one"),
+    ],
+)
+def test_boxes_of_the_wrong_unit_are_refused_once_there_are_any(
+    write: Write, written: str, declared: str, instead: str
+) -> None:
+    nobody = np.zeros((200, 6), np.float32)  # as where NMS is inside
+    assert len(open_detector(write(written, {"output": nobody}), "cpu", 1, format=declared).detect(_FRAME)[0]) == 0
+    outputs = {"output": np.concatenate([plant_people(written, _PEOPLE)["output"][[29, 30]], nobody])}
+    with pytest.raises(InputError, match=f"declared as {declared}: the declared format does not fit: .*{instead}"):
+        open_detector(write(written, outputs), "cpu", 1, format=declared)
+    assert len(open_detector(write(written, outputs), "cpu", 1, format=written).detect(_FRAME)[0]) == 2
+
+
+@pytest.mark.parametrize("format", ["yolox-decoded", "yolov5", "yolov8", "rtdetr"])
+def test_boxes_in_shares_are_no_pixels(write: Write, format: str) -> None:
+    shares = plant_people(format, [(29, (0.25, 0.25, 0.5, 0.75), 0.75)])
+    name = "boxes" if format == "rtdetr" else "output"
+    table = shares[name].T if format == "yolov8" else shares[name]
+    table[:, :4] = np.minimum(table[:, :4], 1)
+    with pytest.raises(InputError, match=r"the file's all lie within 0\.\.2, as shares of the picture do; declare the"):
+        open_detector(write(format, shares), "cpu", 1, format=format)
+    table[3, :4] = 40, 30, 50, 60  # the network's other boxes show that it is a speck in the corner
+    boxes, _ = open_detector(write(format, shares), "cpu", 1, format=format).detect(np.zeros((640, 960, 3), np.uint8))
+    np.testing.assert_allclose(boxes, [[2.5, 2.5, 5, 7.5]], atol=1e-4)
+
+
+def test_a_nanodet_of_more_bins_is_refused(write: Write) -> None:
+    """11 bins a side, 0 to 10 strides: 4 x 3 columns more, which would pass for classes."""
+    outputs = plant_people("nanodet-legacy", _PEOPLE)
+    bins = np.random.default_rng(0).normal(0, 3, (len(outputs["output"]), 44))
+    for classes in (80, CLASSES):
+        scores = np.zeros((len(bins), classes))
+        outputs["output"] = np.concatenate([scores, bins], axis=1, dtype=np.float32)
+        message = f"column {classes} of {classes + 44} .* {classes + 12} columns, and distances in 4 x 8.* reg_max 10"
+        with pytest.raises(InputError, match=message):
+            open_detector(write("nanodet-legacy", outputs), "cpu", 1, format="nanodet-legacy")
+
+
+@pytest.mark.parametrize("format", ["rtdetr", "yolov8-end2end", "rtdetr-ultralytics"])
+def test_a_box_listed_for_two_classes_comes_once(write: Write, format: str) -> None:
+    outputs = plant_people(format, [(29, _PEOPLE[0][1], 0.625)], person=1)
+    once = plant_people(format, [(30, _PEOPLE[0][1], 0.75), (31, _PEOPLE[2][1], 0.5)], person=0)
+    for name, array in outputs.items():
+        array[30:32] = once[name][30:32]
+    path = write(format, outputs)
+    boxes, scores = open_detector(path, "cpu", 1, 0.3, format=format, classes=[0, 1]).detect(_FRAME)
+    np.testing.assert_allclose(boxes, [_PEOPLE[0][1], _PEOPLE[2][1]], atol=1e-3)
+    assert scores.tolist() == [0.75, 0.5]
+
+
 def test_scores_that_are_no_scores(write: Write) -> None:
     outputs = plant_people("yolov8", _PEOPLE)
     outputs["output"][4, 5] = 7.5
@@ -205,7 +280,7 @@ def test_classes_are_chosen_by_index(write: Write, format: str) -> None:
     outputs = plant_people(format, [_PEOPLE[0]], person=0)
     others = plant_people(format, [_PEOPLE[2]], person=1)
     for name, array in outputs.items():
-        rows = (slice(None), _PEOPLE[2][0]) if format == "yolov8" else _PEOPLE[2][0]
+        rows = {"yolov8": (slice(None), _PEOPLE[2][0]), "yolov5": 3 * _PEOPLE[2][0] + 1}.get(format, _PEOPLE[2][0])
         array[rows] = others[name][rows]
     path = write(format, outputs)
 
