@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hamr_edge.detector_formats import FORMATS
+
 SIZE_HW = (64, 96)
 CLASSES = 3
 Box = tuple[float, float, float, float]
 Outputs = dict[str, np.ndarray]
+PEOPLE: list[tuple[int, Box, float]] = [
+    (29, (30.0, 8.0, 62.0, 40.0), 0.75),
+    (30, (31.0, 9.0, 63.0, 41.0), 0.625),  # overlaps the first
+    (54, (40.0, 20.0, 58.0, 50.0), 0.875),
+    (53, (20.0, 20.0, 70.0, 60.0), 0.125),  # not sure enough
+]
+"""Row, xyxy in pixels of the canvas, score."""
 YOLO_STRIDES, NANODET_STRIDES = (8, 16, 32), (8, 16, 32, 64)
 
 
@@ -94,6 +104,14 @@ def write_detector(
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def write_format(folder: Path, format: str, outputs: Outputs | None = None, **options: Any) -> Path:
+    """Write ``<format>.onnx``, with :data:`PEOPLE` or with other outputs; options as of :func:`write_detector`."""
+    form = FORMATS[format]
+    planted = plant_people(format, PEOPLE, form.person) if outputs is None else outputs
+    extra = {"extra_inputs": {"orig_target_sizes": ["N", 2]}} if form.needs_size else {}
+    return write_detector(folder / f"{format}.onnx", planted, **{**extra, **options})
 
 
 def rewire(path: Path, output: str, nodes: list[onnx.NodeProto]) -> None:
