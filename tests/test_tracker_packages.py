@@ -89,24 +89,23 @@ class CountedFeatures(TrackerFeatures):
 
 
 def check_tracker(
-    make: Callable[[CountedFeatures, bool], Track], features: CountedFeatures, is_motion_gated: bool
+    make: Callable[[CountedFeatures, bool], Track], features: CountedFeatures, can_look_elsewhere: bool = True
 ) -> None:
-    """Two walkers keep their numbers; who comes back elsewhere has the old one where appearance alone may decide.
+    """Two walkers keep their numbers; who comes back elsewhere has the old one only where appearance alone may decide.
 
     Args:
         make: Of the embeddings, and whether appearance counts anywhere, a new tracker.
         features: Asked for everybody.
-        is_motion_gated: Whether a tracker that must not look elsewhere was seen to give new numbers.
+        can_look_elsewhere: Whether the tracker has a setting for it.
     """
     walkers = numbers_of_people(make(features, False), two_people())
     assert features.asked > 0, "the tracker never asked for an embedding"
-    if is_motion_gated:
-        assert [len(numbers) for numbers in walkers] == [1, 1]
-        assert [len(numbers) for numbers in numbers_of_people(make(features, False), who_comes_back_elsewhere())] == [
-            2,
-            2,
-        ]
-    assert [len(numbers) for numbers in numbers_of_people(make(features, True), who_comes_back_elsewhere())] == [1, 1]
+    assert [len(numbers) for numbers in walkers] == [1, 1]
+    near = numbers_of_people(make(features, False), who_comes_back_elsewhere())
+    assert [len(numbers) for numbers in near] == [2, 2]
+    if can_look_elsewhere:
+        anywhere = numbers_of_people(make(features, True), who_comes_back_elsewhere())
+        assert [len(numbers) for numbers in anywhere] == [1, 1]
 
 
 def test_boxmot(features: CountedFeatures) -> None:
@@ -130,7 +129,7 @@ def test_boxmot(features: CountedFeatures) -> None:
 
         return track
 
-    check_tracker(make, features, is_motion_gated=True)
+    check_tracker(make, features)
 
 
 def test_roboflow_trackers(features: CountedFeatures) -> None:
@@ -159,7 +158,7 @@ def test_roboflow_trackers(features: CountedFeatures) -> None:
 
         return track
 
-    check_tracker(make, features, is_motion_gated=True)
+    check_tracker(make, features)
 
 
 def test_supervision_detections(features: CountedFeatures) -> None:
@@ -193,7 +192,7 @@ def test_ultralytics(features: CountedFeatures, kind: str) -> None:
 
         return track
 
-    check_tracker(make, features, is_motion_gated=True)
+    check_tracker(make, features, can_look_elsewhere=kind != "TRACKTRACK")  # that one wants an overlap of 0.10, always
 
 
 def test_ultralytics_without_an_encoder_says_so(features: CountedFeatures) -> None:
