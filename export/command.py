@@ -14,7 +14,7 @@ from hamr_edge.errors import InputError
 from hamr_edge.export.checkpoint_flags import checkpoint_config, checkpoint_flags, refuse_checkpoint_flags
 from hamr_edge.export.config import ExportConfig
 from hamr_edge.export.engine_export import ENGINE_PRECISIONS, check_precisions, export_engine, inspect_engine
-from hamr_edge.export.engine_flags import engine_config, engine_flags
+from hamr_edge.export.engine_flags import engine_config, engine_flags, refuse_engine_flags
 from hamr_edge.export.engine_report import print_inspection
 from hamr_edge.export.preset_export import PRESETS, export_presets
 from hamr_edge.progress import stderr_console
@@ -69,12 +69,15 @@ def export(
     asked = _read_presets(presets)
     if is_onnx and asked and formats is None:
         refuse_checkpoint_flags(click.get_current_context())
+        refuse_engine_flags(click.get_current_context())
         export_presets([model], output, asked, _open_data(data, dataset_kind), seed, quiet)
         return
     wanted = _read_formats(formats or ("engine" if is_onnx else "onnx"))
     if is_onnx and wanted != {"engine"}:
         raise InputError(f"{model} is an .onnx file already; --format engine builds a TensorRT engine of it")
     if flags["dry_run"]:
+        if asked:
+            raise InputError("--dry-run makes nothing that --preset could take; leave one of them out")
         if not is_onnx:
             raise InputError(f"--dry-run parses an .onnx file, got {model}; export the checkpoint to one first")
         refuse_checkpoint_flags(click.get_current_context())

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from hamr_edge.errors import InputError
 from hamr_edge.export.engine_export import EngineConfig
 from hamr_edge.export.engine_options import HARDWARE_COMPATIBILITY, EngineOptions
 from hamr_edge.export.timing_cache import default_timing_cache
@@ -42,6 +43,22 @@ _FLAGS = (
     click.option("--dry-run", is_flag=True, help="Engine: parse and check everything, build nothing."),
     click.option("--device", default="auto", show_default=True, help="Engine: the GPU to build for."),
 )
+_NAMES = (
+    "max_batch",
+    "min_cosine",
+    "opt_batch",
+    "workspace_mib",
+    "optimization_level",
+    "tf32",
+    "version_compatible",
+    "hardware_compatibility",
+    "dla_core",
+    "timing_cache",
+    "no_memory_check",
+    "unchecked",
+    "dry_run",
+    "device",
+)
 
 
 def engine_flags(function: Function) -> Function:
@@ -71,3 +88,22 @@ def engine_config(flags: dict[str, Any], max_batch: int | None, seed: int) -> En
         min_cosine=flags.get("min_cosine"),
         seed=seed,
     )
+
+
+def refuse_engine_flags(context: click.Context) -> None:
+    """Raise where an option for engines was given and none is built.
+
+    Raises:
+        InputError: The message names the options.
+    """
+    source = click.core.ParameterSource.COMMANDLINE
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in _NAMES and context.get_parameter_source(option.name) == source
+    ]
+    if given:
+        raise InputError(
+            f"--preset makes files of an .onnx as it is and builds no engine; leave out {', '.join(given)}, or add "
+            "--format engine"
+        )
