@@ -8,12 +8,15 @@ all channels, so the deviation of each channel has to be in the graph, and then 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hamr_edge.atomic import replace_file
 from hamr_edge.errors import GateError, InputError, UnavailableError
+from hamr_edge.export.config_faults import ConfigFault, raise_faults
 from hamr_edge.sidecar import Sidecar, load_sidecar
 
 _NETWORK_MODES = {"fp32": 0, "fp16": 1}
@@ -30,6 +33,7 @@ def write_tracker_config(artifact: Path) -> Path:
 
     Raises:
         InputError: The artifact is not of the preset.
+        GateError: The engine that the section names is older than the artifact.
         UnavailableError: PyYAML, which reads it back, is not installed.
     """
     artifact = Path(artifact)
@@ -48,7 +52,7 @@ def write_tracker_config(artifact: Path) -> Path:
 
     def write(part: Path) -> None:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        check_tracker_config(part)
+        raise_faults(find_tracker_faults(part), path)
 
     replace_file(path, write)
     return path
@@ -65,13 +69,12 @@ def expected_keys(artifact: Path, sidecar: Sidecar) -> dict[str, Any]:
             f"{artifact} takes no float pixels of 0..255 as DeepStream feeds them; 'hamr-edge export "
             "RUN|MODEL.onnx -o DIR --preset deepstream' makes an artifact that does"
         )
-    mode = _NETWORK_MODES[sidecar.precision]
     return {
         "reidType": 2,
         "batchSize": sidecar.max_batch,
         "reidFeatureSize": sidecar.embedding_dim,
         "inferDims": [3, *sidecar.input_size_hw],
-        "networkMode": mode,
+        "networkMode": _NETWORK_MODES[sidecar.precision],
         "inputOrder": 0,
         "colorFormat": 0,
         "offsets": [0.0, 0.0, 0.0],
@@ -79,11 +82,22 @@ def expected_keys(artifact: Path, sidecar: Sidecar) -> dict[str, Any]:
         "keepAspc": 0,
         "addFeatureNormalization": 0,
         "onnxFile": artifact.name,
-        "modelEngineFile": f"{artifact.name}_b{sidecar.max_batch}_gpu0_{['fp32', 'fp16'][mode]}.engine",
+        "modelEngineFile": _engine_name(artifact, sidecar),
     }
 
 
 def check_tracker_config(path: Path) -> None:
+    """Pass where :func:`find_tracker_faults` finds no error.
+
+    Raises:
+        InputError: The file is no such configuration.
+        GateError: A key is missing or contradicts the artifact; the message lists them all.
+        UnavailableError: PyYAML is not installed.
+    """
+    raise_faults(find_tracker_faults(path), path)
+
+
+def find_tracker_faults(path: Path) -> list[ConfigFault]:
     """Hold the ReID section of a tracker's configuration against the artifact that its ``onnxFile`` names.
 
     Keys that do not depend on the artifact, and sections of the tracker itself, are the user's.
@@ -91,25 +105,58 @@ def check_tracker_config(path: Path) -> None:
     Args:
         path: YAML; ``onnxFile`` is looked for as given, from the file's folder.
 
+    Returns:
+        A fault for each key that is missing, stands twice, or contradicts the artifact; one for ``onnxFile`` where it
+        names no artifact of the preset.
+
     Raises:
-        InputError: The file is no such configuration, or names no artifact of the preset.
-        GateError: A key is missing or contradicts the artifact; the message lists them all.
+        InputError: The file is no such configuration.
         UnavailableError: PyYAML is not installed.
     """
-    section = _read_section(Path(path))
-    artifact = Path(path).parent / str(section["onnxFile"])
-    wanted = expected_keys(artifact, load_sidecar(artifact))
+    path = Path(path)
+    section, doubled = _read_section(path)
+    faults = [
+        ConfigFault(key, f"the file has {key} more than once; which one counts depends on who reads it: keep one")
+        for key in doubled
+    ]
+    faults += [
+        ConfigFault(key, f"{key} names another network beside onnxFile: take it out")
+        for key in _OTHER_MODELS
+        if section.get(key)
+    ]
+    faults += _size_faults(section)
+    try:
+        artifact = _artifact_of(path, section)
+        sidecar = load_sidecar(artifact)
+        wanted = expected_keys(artifact, sidecar)
+    except InputError as error:
+        return [*faults, ConfigFault("onnxFile", str(error))]
     # A tracker of the kind NvDeepSORT, both kinds, other names and smaller batches run as well.
     free = {"onnxFile", "modelEngineFile"}
-    wrong = [
-        f"{key} is {section.get(key, 'missing')}, the artifact needs {value}"
+    faults += [
+        ConfigFault(key, f"{key} is {section.get(key, 'missing')}, the artifact needs {value}")
         for key, value in wanted.items()
         if key not in free and not _agrees(key, section.get(key), value)
     ]
-    wrong += [f"{key} names another network beside onnxFile: take it out" for key in _OTHER_MODELS if section.get(key)]
-    wrong += _stale_engine(Path(path).parent, section, artifact)
-    if wrong:
-        raise GateError(f"{path} contradicts {artifact.name}: {'; '.join(wrong)}")
+    return [*faults, *_engine_faults(path.parent, section, artifact, sidecar)]
+
+
+def refuse_old_engine(artifact: Path, sidecar: Sidecar) -> None:
+    """Find out before an artifact is written whether an engine lies there that was built of the one it replaces.
+
+    Args:
+        artifact: The file of the preset, perhaps not there yet.
+        sidecar: For its batch and precision.
+
+    Raises:
+        GateError: DeepStream would load the engine without asking which network it was built from.
+    """
+    engine = artifact.with_name(_engine_name(artifact, sidecar))
+    if engine.is_file():
+        raise GateError(
+            f"{engine} was built before {artifact.name}, which is about to be written, and DeepStream would use it all "
+            f"the same: delete {engine.name}; nothing was published"
+        )
 
 
 def require_yaml() -> Any:
@@ -127,7 +174,8 @@ def require_yaml() -> Any:
     return yaml
 
 
-def _read_section(path: Path) -> dict[str, Any]:
+def _read_section(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The section, and what the file or the section has more than once."""
     yaml = require_yaml()
     try:
         # NVIDIA's files begin with a directive that YAML does not have: %YAML:1.0
@@ -137,15 +185,18 @@ def _read_section(path: Path) -> dict[str, Any]:
         section["onnxFile"]
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         doubled = _doubled(root) + _doubled({key.value: value for key, value in root.value}["ReID"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:  # ValueError: not UTF-8, no real date
         raise InputError(
             f"{path} is not a tracker's configuration with a section ReID and its onnxFile: {error}"
         ) from error
-    if doubled:
-        raise GateError(
-            f"{path} has {', '.join(doubled)} more than once; which one counts depends on who reads the file: keep one"
-        )
-    return section
+    return section, doubled
+
+
+def _artifact_of(path: Path, section: dict[str, Any]) -> Path:
+    named = section["onnxFile"]
+    if not isinstance(named, str) or not named:
+        raise InputError(f"onnxFile is {named!r}, expected the name of the preset's .onnx")
+    return path.parent / named
 
 
 def _doubled(mapping: Any) -> list[str]:
@@ -154,15 +205,47 @@ def _doubled(mapping: Any) -> list[str]:
     return [str(key) for key, count in counts.items() if count > 1]
 
 
-def _stale_engine(folder: Path, section: dict[str, Any], artifact: Path) -> list[str]:
+def _engine_name(artifact: Path, sidecar: Sidecar) -> str:
+    """As DeepStream calls the engines that it builds."""
+    return f"{artifact.name}_b{sidecar.max_batch}_gpu0_{sidecar.precision}.engine"
+
+
+def _engine_faults(folder: Path, section: dict[str, Any], artifact: Path, sidecar: Sidecar) -> Iterator[ConfigFault]:
     """DeepStream loads an engine that is there without asking which network it was built from."""
-    engine = folder / str(section.get("modelEngineFile") or "")
-    if not engine.is_file() or engine.stat().st_mtime_ns >= artifact.stat().st_mtime_ns:
-        return []
-    return [
-        f"modelEngineFile {engine.name} is older than the artifact and would be used all the same: delete it, or "
-        "touch it if it was built from this file"
-    ]
+    name, key = section.get("modelEngineFile"), "modelEngineFile"
+    if not isinstance(name, str) or not name:
+        found = repr(name) if key in section else "missing"
+        yield ConfigFault(key, f"{key} is {found}, expected a file's name; write {_engine_name(artifact, sidecar)}")
+        return
+    batch, largest = section.get("batchSize"), sidecar.max_batch
+    told = re.search(r"_b(\d+)_gpu\d+_", name)
+    if told and type(batch) is int and batch <= largest and not batch <= int(told[1]) <= largest:
+        yield ConfigFault(
+            key,
+            f"{key} {name} is by its name an engine for batches of {told[1]}, batchSize is {batch} and the artifact "
+            f"takes {largest}: write {_engine_name(artifact, sidecar)}",
+        )
+    engine = folder / name
+    if engine.is_file() and engine.stat().st_mtime_ns < artifact.stat().st_mtime_ns:
+        yield ConfigFault(
+            key,
+            f"{key} {engine.name} is older than the artifact and would be used all the same: delete it, or touch it if "
+            "it was built from this file",
+        )
+
+
+def _size_faults(section: dict[str, Any]) -> Iterator[ConfigFault]:
+    """Sizes are the user's, but NVIDIA's range is above 0."""
+    for key in ("workspaceSize", "reidHistorySize"):
+        if key in section and not (type(section[key]) is int and section[key] > 0):
+            yield ConfigFault(key, f"{key} is {section[key]!r}, DeepStream takes whole numbers from 1")
+    if "workspaceSize" not in section:
+        # It may build all the same: TensorRT leaves out what needs more, and fails only where nothing is left.
+        message = (
+            "workspaceSize is missing, and DeepStream's default is 20 MB: TensorRT may then choose slower kernels, or "
+            f"find none; write {_WORKSPACE_MB}, as NVIDIA's own files do"
+        )
+        yield ConfigFault("workspaceSize", message, is_error=False)
 
 
 def _agrees(key: str, found: Any, wanted: Any) -> bool:
