@@ -50,7 +50,7 @@ integrations:
 	  click rich onnx onnxruntime pytest pytest-timeout hypothesis && \
 	  integrations/$$name/$(PIP) --no-deps --no-build-isolation -e . || exit 1; done
 	integrations/triton/$(PIP) "tritonclient[grpc]==2.73.0"
-	integrations/triton/bin/python $(INTEGRATION_TESTS) tests/test_triton_repository.py
+	integrations/triton/bin/python $(INTEGRATION_TESTS) tests/test_triton_config.py tests/test_triton_repository.py
 	integrations/boxmot/$(PIP) torch==2.13.0 torchvision==0.28.0 boxmot==25.0.0
 	integrations/boxmot/bin/python $(INTEGRATION_TESTS) tests/test_tracker_packages.py
 	integrations/ultralytics/$(PIP) torch==2.13.0 lap==0.5.13 polars==2.1.0 psutil py-cpuinfo pyyaml pillow matplotlib \

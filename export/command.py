@@ -16,7 +16,7 @@ from hamr_edge.export.config import ExportConfig
 from hamr_edge.export.engine_export import ENGINE_PRECISIONS, check_precisions, export_engine, inspect_engine
 from hamr_edge.export.engine_flags import engine_config, engine_flags, refuse_engine_flags
 from hamr_edge.export.engine_report import print_inspection
-from hamr_edge.export.preset_export import PRESETS, export_presets
+from hamr_edge.export.preset_export import PRESETS, export_presets, require_tools
 from hamr_edge.progress import stderr_console
 from hamr_edge.sidecar import Sidecar
 
@@ -75,6 +75,7 @@ def export(
     wanted = _read_formats(formats or ("engine" if is_onnx else "onnx"))
     if is_onnx and wanted != {"engine"}:
         raise InputError(f"{model} is an .onnx file already; --format engine builds a TensorRT engine of it")
+    require_tools(asked)  # before minutes are spent
     if flags["dry_run"]:
         if asked:
             raise InputError("--dry-run makes nothing that --preset could take; leave one of them out")

@@ -86,7 +86,7 @@ def export_preset(
     with open_backend(artifact, "cpu") as plain:
         embeddings = plain.infer(crops if size_hw == own_hw else stack_crops(list(crops), own_hw))
         whole = plain.infer(stack_crops(images, own_hw))
-    path = output / f"{artifact.stem}.{preset}.onnx"
+    path = preset_path(artifact, output, preset)
     measured: list[ResizeDifference] = []
 
     def write(target: Path) -> None:
@@ -107,6 +107,11 @@ def export_preset(
         lambda _: {"preset": preset, "resize": asdict(measured[0])},
     )
     return path, published, measured[0]
+
+
+def preset_path(artifact: Path, output: Path, preset: str) -> Path:
+    """Where the file of a preset is published."""
+    return output / f"{artifact.stem}.{preset}.onnx"
 
 
 def check_preset(artifact: Path, sidecar: Sidecar, preset: str) -> None:

@@ -1,24 +1,31 @@
-"""An artifact as a model of NVIDIA Triton Inference Server: ``NAME/config.pbtxt`` and ``NAME/VERSION/model.onnx``.
-
-The configuration is checked with Triton's own schema, ``model_config.proto`` as ``tritonclient`` brings it, field by
-field against the sidecar and the graph.
-"""
+"""An artifact as a model of NVIDIA Triton Inference Server: ``NAME/config.pbtxt`` and ``NAME/VERSION/model.onnx``."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hamr_edge.atomic import make_folder, replace_file, temporary_name
 from hamr_edge.errors import ArtifactError, GateError, InputError
+from hamr_edge.export.config_faults import ConfigFault, raise_faults
+from hamr_edge.export.triton_config import (
+    CONFIG_NAME,
+    find_graph_faults,
+    find_interface_faults,
+    find_serving_faults,
+    format_config,
+    parse_config,
+    read_config,
+    require_schema,
+    runs_on,
+    stamp_config,
+)
 from hamr_edge.sidecar import Sidecar, external_data_path, load_sidecar, sidecar_path
 
-_PLATFORMS = {".onnx": ("onnxruntime_onnx", "model.onnx"), ".engine": ("tensorrt_plan", "model.plan")}
-_INPUT, _OUTPUT = "images", "embeddings"
 DEFAULT_QUEUE_DELAY_US = 5000
 
 
@@ -28,8 +35,12 @@ class WrittenModel:
 
     folder: Path
     version: int
-    is_checked: bool
-    """False where ``tritonclient`` is not installed, so that Triton's schema could not be asked."""
+    max_batch_size: int
+    """As ``config.pbtxt`` has it."""
+    is_new: bool = True
+    """False where the newest version is this artifact already."""
+    keeps_config: bool = False
+    """True where ``config.pbtxt`` stays as somebody edited it, but for the stamp of its artifact."""
 
 
 def write_repository(
@@ -38,201 +49,86 @@ def write_repository(
     """Put an artifact into a model repository, whole or not at all.
 
     A model that is there already gets the artifact as its next version, if both take and give the same; Triton serves
-    the newest. The sidecar lies beside the model, so ``hamr-edge bench NAME/1/model.onnx`` works too.
+    the newest. Its ``config.pbtxt`` may have been edited and stays so. The sidecar lies beside the model, so
+    ``hamr-edge bench NAME/1/model.onnx`` works too.
 
     Args:
         artifact: ``.onnx`` or ``.engine`` in the crops form, with its sidecar.
         folder: The repository; made if it is not there.
         name: Of the model; the artifact's name without its suffix when None.
-        queue_delay_us: How long Triton lets a request wait for others, in microseconds.
+        queue_delay_us: How long Triton lets a request wait for others, in microseconds; of a new model.
 
     Raises:
         InputError: Not such an artifact, a name that Triton would not take, or another model of that name.
         ArtifactError: The sidecar is missing or wrong.
         GateError: The configuration is not what Triton's schema or the graph says; nothing is published.
+        UnavailableError: ``tritonclient``, which has the schema, is not installed.
     """
+    require_schema()
     artifact = Path(artifact)
     sidecar = load_sidecar(artifact)
-    _check_artifact(artifact, sidecar)
-    name = name or re.sub(r"[^\w-]", "_", artifact.stem)
+    check_artifact(artifact, sidecar)
+    name = choose_name(artifact) if name is None else name
     if not re.fullmatch(r"[\w-]+", name, re.ASCII):
         raise InputError(f"a model's name is of letters, digits, - and _; got {name!r}")
     if queue_delay_us < 0:
         raise InputError(f"queue_delay_us must be at least 0, got {queue_delay_us}")
-    config = format_config(artifact, sidecar, name, queue_delay_us)
-    make_folder(folder, "repository")
     model = folder / name
-    version = _next_version(model, config)
-    making = temporary_name(folder / f"{name}-{version}")
-    try:
-        made = making / str(version)
-        made.mkdir(parents=True)
-        (making / "config.pbtxt").write_text(config, encoding="utf-8")
-        target = made / _PLATFORMS[artifact.suffix][1]
-        shutil.copyfile(artifact, target)
-        shutil.copyfile(sidecar_path(artifact), sidecar_path(target))
-        if external_data_path(artifact).is_file():  # the graph knows it by its name
-            shutil.copyfile(external_data_path(artifact), made / external_data_path(artifact).name)
-        is_checked = check_model(making, name)
-        if version == 1:
-            making.rename(model)
-        else:
-            made.rename(model / str(version))
-            replace_file(model / "config.pbtxt", lambda path: path.write_text(config, encoding="utf-8"))
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return WrittenModel(model, version, is_checked)
+    fresh = format_config(artifact, sidecar, name, queue_delay_us)
+    old = text = fresh
+    if model.exists():
+        if not (model / CONFIG_NAME).is_file():
+            raise InputError(f"{model} is there already and has no {CONFIG_NAME}; move it away")
+        old = read_config(model)
+        text = stamp_config(old, sidecar)
+    config = parse_config(text, model / CONFIG_NAME)
+    _check_config(config, artifact, sidecar, model)
+    versions = _versions(model) if model.exists() else []
+    keeps_config = text != fresh
+    if versions and _is_version(config, model / str(versions[-1]), sidecar):
+        if text != old:  # a version that was newer has been taken away
+            replace_file(model / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+        return WrittenModel(model, versions[-1], config.max_batch_size, False, keeps_config)
+    version = max(versions, default=0) + 1
+    _check_served(config, version, model)
+    _publish(artifact, model, version, text, config)
+    return WrittenModel(model, version, config.max_batch_size, True, keeps_config)
 
 
-def format_config(artifact: Path, sidecar: Sidecar, name: str, queue_delay_us: int) -> str:
-    """The text of ``config.pbtxt``, protobuf's text format.
-
-    Args:
-        artifact: Says by its suffix what runs it.
-        sidecar: The artifact's.
-        name: Of the model.
-        queue_delay_us: See :func:`write_repository`.
-    """
-    platform = _PLATFORMS[artifact.suffix][0]
-    height, width = sidecar.input_size_hw
-    on_cpu = sidecar.precision == "int8-cpu"
-    kind = "KIND_GPU" if platform == "tensorrt_plan" else "KIND_CPU" if on_cpu else "KIND_AUTO"
-    largest = sidecar.max_batch
-    preferred = sorted({max(1, largest // 4), max(1, largest // 2), largest})
-    facts = {
-        "hamr_edge.artifact_sha256": sidecar.artifact_sha256,
-        "hamr_edge.source_sha256": sidecar.source_sha256,
-        "hamr_edge.precision": sidecar.precision,
-        "hamr_edge.resize": sidecar.resize,
-    }
-    warm_ups = "".join(
-        f"""model_warmup {{
-  name: "batch of {count}"
-  batch_size: {count}
-  inputs {{
-    key: "{_INPUT}"
-    value {{ data_type: TYPE_UINT8 dims: [ {height}, {width}, 3 ] random_data: true }}
-  }}
-}}
-"""
-        for count in sorted({1, largest})
-    )
-    parameters = "".join(
-        f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}\n"
-        for key, value in facts.items()
-    )
-    return f"""# Written by hamr-edge. Crops: uint8 BGR as OpenCV has them, resized to {height} x {width} by
-# hamr_edge.preprocess.resize_crop; mean, deviation and channel order are inside the model.
-name: "{name}"
-platform: "{platform}"
-max_batch_size: {largest}
-input [ {{ name: "{_INPUT}" data_type: TYPE_UINT8 dims: [ {height}, {width}, 3 ] }} ]
-output [ {{ name: "{_OUTPUT}" data_type: TYPE_FP32 dims: [ {sidecar.embedding_dim} ] }} ]
-instance_group [ {{ count: 1 kind: {kind} }} ]
-dynamic_batching {{
-  preferred_batch_size: [ {", ".join(map(str, preferred))} ]
-  max_queue_delay_microseconds: {queue_delay_us}
-}}
-{warm_ups}{parameters}"""
-
-
-def check_model(folder: Path, name: str | None = None) -> bool:
-    """Hold a model of a repository against its newest artifact: every field that Triton would take amiss.
+def find_model_faults(folder: Path) -> list[ConfigFault]:
+    """Hold a model of a repository against its artifact: every field that Triton would take amiss.
 
     Args:
-        folder: The model's, with ``config.pbtxt``; perhaps edited by hand.
-        name: What Triton will know it by; the folder's name when None.
+        folder: The model's, with ``config.pbtxt``; perhaps edited by hand. Triton knows it by the folder's name.
 
     Returns:
-        True when checked, False where ``tritonclient`` is not installed.
+        The faults, against the newest version that Triton would serve.
 
     Raises:
-        ArtifactError: There is no model, or no sidecar beside it.
-        GateError: Triton's schema does not read the configuration, or a field contradicts the artifact.
+        InputError: ``config.pbtxt`` is not there, or not UTF-8.
+        UnavailableError: ``tritonclient``, which has the schema, is not installed.
     """
     try:
-        from google.protobuf import text_format
-        from tritonclient.grpc import model_config_pb2
-    except ImportError:
-        return False
-    text = (folder / "config.pbtxt").read_text(encoding="utf-8")
-    try:
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise GateError(f"{folder / 'config.pbtxt'} is not as Triton's schema says: {error}") from error
-    versions = _versions(folder)
-    artifacts = [folder / str(versions[-1]) / file for _, file in _PLATFORMS.values()] if versions else []
-    artifact = next((path for path in artifacts if path.is_file()), None)
-    if artifact is None:
-        raise ArtifactError(f"{folder} holds no model.onnx or model.plan in a folder named by a number")
-    sidecar = load_sidecar(artifact)
-    wrong = [
-        f"{field} is {found!r}, the artifact's {wanted!r}"
-        for field, (found, wanted) in _fields(config, model_config_pb2, artifact, sidecar, name or folder.name).items()
-        if found != wanted
-    ]
-    if wrong:
-        raise GateError(f"{folder / 'config.pbtxt'} contradicts {artifact.name}: {'; '.join(wrong)}")
-    return True
+        return _find_faults(Path(folder))
+    except GateError as error:
+        return [ConfigFault("schema", str(error))]
+    except ArtifactError as error:
+        return [ConfigFault("artifact", str(error))]
 
 
-def _fields(config: Any, schema: Any, artifact: Path, sidecar: Sidecar, name: str) -> dict[str, tuple[object, object]]:
-    """What the configuration says and what it should say, by field."""
-    platform = {file: platform for platform, file in _PLATFORMS.values()}[artifact.name]
-    dims = [*sidecar.input_size_hw, 3]
-    images = (_INPUT, schema.TYPE_UINT8, dims)
-    embeddings = (_OUTPUT, schema.TYPE_FP32, [sidecar.embedding_dim])
-    fields: dict[str, tuple[object, object]] = {
-        "name": (config.name, name),
-        "platform": (config.platform, platform),
-        "max_batch_size": (config.max_batch_size, sidecar.max_batch),
-        "input": ([(value.name, value.data_type, list(value.dims)) for value in config.input], [images]),
-        "output": ([(value.name, value.data_type, list(value.dims)) for value in config.output], [embeddings]),
-        "artifact_sha256": (
-            config.parameters["hamr_edge.artifact_sha256"].string_value,
-            sidecar.artifact_sha256,
-        ),
-        "preferred_batch_size above max_batch_size": (
-            [size for size in config.dynamic_batching.preferred_batch_size if size > config.max_batch_size],
-            [],
-        ),
-        "model_warmup": (
-            [
-                (list(value.dims), value.data_type)
-                for warm_up in config.model_warmup
-                for value in warm_up.inputs.values()
-            ],
-            [(dims, schema.TYPE_UINT8)] * len(config.model_warmup),
-        ),
-    }
-    if artifact.suffix == ".onnx":
-        fields |= _graph_fields(artifact, sidecar)
-    return fields
+def check_model(folder: Path) -> None:
+    """Pass where :func:`find_model_faults` finds no error.
+
+    Raises:
+        GateError: Triton's schema does not read the configuration, or a field contradicts the artifact.
+        ArtifactError: There is no model, or no sidecar beside it.
+    """
+    raise_faults(_find_faults(Path(folder)), Path(folder) / CONFIG_NAME)
 
 
-def _graph_fields(artifact: Path, sidecar: Sidecar) -> dict[str, tuple[object, object]]:
-    """The same of the graph itself: a sidecar might be wrong."""
-    import onnx
-
-    graph = onnx.load(artifact, load_external_data=False).graph
-    inputs, outputs = (
-        [
-            (
-                value.name,
-                value.type.tensor_type.elem_type,
-                [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim],
-            )
-            for value in values
-        ]
-        for values in (graph.input, graph.output)
-    )
-    images = (_INPUT, onnx.TensorProto.UINT8, [None, *sidecar.input_size_hw, 3])
-    embeddings = (_OUTPUT, onnx.TensorProto.FLOAT, [None, sidecar.embedding_dim])
-    return {"the graph's inputs": (inputs, [images]), "the graph's outputs": (outputs, [embeddings])}
-
-
-def _check_artifact(artifact: Path, sidecar: Sidecar) -> None:
-    if artifact.suffix not in _PLATFORMS:
+def check_artifact(artifact: Path, sidecar: Sidecar) -> None:
+    """Raise InputError unless Triton can serve an artifact."""
+    if artifact.suffix not in (".onnx", ".engine"):
         raise InputError(f"Triton runs .onnx and .engine artifacts; {artifact} is neither")
     if sidecar.form != "crops":
         raise InputError(
@@ -246,23 +142,145 @@ def _check_artifact(artifact: Path, sidecar: Sidecar) -> None:
         )
 
 
+def choose_name(artifact: Path) -> str:
+    """The model's name, after its artifact.
+
+    Raises:
+        InputError: The artifact's name has letters that a model's name cannot have.
+    """
+    name = re.sub(r"[^\w-]", "_", artifact.stem)
+    if not re.fullmatch(r"[\w-]+", name, re.ASCII):
+        raise InputError(
+            f"a model's name in Triton is of letters a to z, digits, - and _, and would be {name!r} here; rename "
+            f"{artifact.name} and its sidecar {sidecar_path(artifact).name}"
+        )
+    return name
+
+
+def _find_faults(folder: Path) -> list[ConfigFault]:
+    require_schema()
+    config = parse_config(read_config(folder), folder / CONFIG_NAME)
+    versions = _versions(folder)
+    if not versions:
+        raise ArtifactError(f"{folder} holds no model.onnx or model.plan in a folder named by a number")
+    served = _served(config, versions)
+    version = folder / str((served or versions)[-1])
+    faults = [*_policy_faults(config, versions), *_file_faults(config, version)]
+    artifact = _artifact_of(config, version)
+    sidecar = load_sidecar(artifact)
+    faults += find_interface_faults(config, artifact, sidecar, folder.absolute().name)  # '.' has none
+    faults += find_serving_faults(config, sidecar, folder)
+    if artifact.suffix == ".onnx":
+        faults += find_graph_faults(artifact, sidecar)
+    return faults
+
+
+def _check_config(config: Any, artifact: Path, sidecar: Sidecar, model: Path) -> None:
+    """Hold a configuration against the artifact that is to be served with it."""
+    faults = list(find_interface_faults(config, artifact, sidecar, model.name))
+    if model.exists() and faults:
+        raise InputError(
+            f"{model} is there already, and is another model: {'; '.join(fault.message for fault in faults)}; its "
+            "clients may send what this artifact does not take; give another name, or move it away"
+        )
+    faults += find_serving_faults(config, sidecar, model)
+    if artifact.suffix == ".onnx":
+        faults += find_graph_faults(artifact, sidecar)
+    raise_faults(faults, model / CONFIG_NAME)
+
+
+def _check_served(config: Any, version: int, model: Path) -> None:
+    """Raise InputError where Triton would leave a new version out."""
+    if _served(config, [version]) != [version]:
+        raise InputError(
+            f"version_policy in {model / CONFIG_NAME} would not serve version {version}, which this artifact becomes; "
+            "name it there first, or take version_policy out"
+        )
+
+
+def _publish(artifact: Path, model: Path, version: int, text: str, config: Any) -> None:
+    """Copy an artifact into a hidden folder, look at the copy, and rename."""
+    was_there = model.parent.is_dir()
+    make_folder(model.parent, "repository")
+    making = temporary_name(model.parent / f"{model.name}-{version}")
+    try:
+        made = making / str(version)
+        made.mkdir(parents=True)
+        (making / CONFIG_NAME).write_text(text, encoding="utf-8")
+        target = made / (config.default_model_filename or runs_on(artifact)[2])
+        shutil.copyfile(artifact, target)
+        shutil.copyfile(sidecar_path(artifact), sidecar_path(target))
+        if external_data_path(artifact).is_file():  # the graph knows it by its name
+            shutil.copyfile(external_data_path(artifact), made / external_data_path(artifact).name)
+        raise_faults(_file_faults(config, made), model / CONFIG_NAME)
+        try:
+            load_sidecar(target)
+        except ArtifactError as error:
+            message = str(error).replace(str(making), str(model))
+            raise ArtifactError(f"{artifact} could not be copied whole: {message}") from error
+        if model.exists():
+            made.rename(model / str(version))
+            replace_file(model / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+        else:
+            making.rename(model)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+        if not was_there:
+            with suppress(OSError):  # only an empty folder goes
+                model.parent.rmdir()
+
+
 def _versions(model: Path) -> list[int]:
     """What Triton takes for a version: it ignores other names, and those that begin with 0."""
     return sorted(int(path.name) for path in model.iterdir() if re.fullmatch("[1-9][0-9]*", path.name))
 
 
-def _next_version(model: Path, config: str) -> int:
-    """1 for a new model; what is there must be the same model but for its weights."""
-    if not model.exists():
-        return 1
-    old = model / "config.pbtxt"
-    if not old.is_file() or _without_parameters(old.read_text(encoding="utf-8")) != _without_parameters(config):
-        raise InputError(
-            f"{model} is there already, with another configuration: its clients may send what this artifact does not "
-            "take; give another name, or move it away"
-        )
-    return max(_versions(model), default=0) + 1
+def _served(config: Any, versions: list[int]) -> list[int]:
+    """Those of some versions that Triton would load; of those that "latest" counts, the newest is one."""
+    policy = config.version_policy
+    if policy.HasField("specific"):
+        return [version for version in versions if version in policy.specific.versions]
+    return versions if not policy.HasField("latest") or policy.latest.num_versions else []
 
 
-def _without_parameters(config: str) -> str:
-    return re.sub(r"^parameters \{.*\}\n", "", config, flags=re.MULTILINE)
+def _policy_faults(config: Any, versions: list[int]) -> list[ConfigFault]:
+    policy = config.version_policy
+    absent = sorted(set(policy.specific.versions) - set(versions))
+    if absent or not _served(config, versions):
+        what = f"names {absent}, which are not there" if absent else "serves no version"
+        return [ConfigFault("version_policy", f"version_policy {what}; there are {versions}")]
+    return []
+
+
+def _file_faults(config: Any, version: Path) -> list[ConfigFault]:
+    """Files that a configuration names and a version does not have."""
+    files = {"default_model_filename": config.default_model_filename}
+    files |= {f"cc_model_filenames {key!r}": file for key, file in config.cc_model_filenames.items()}
+    return [
+        ConfigFault(field.split()[0], f"{field} is {file!r}, which is not in version {version.name}")
+        for field, file in files.items()
+        if file and not (version / file).is_file()
+    ]
+
+
+def _artifact_of(config: Any, version: Path) -> Path:
+    """The file of a version that Triton loads.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    wanted = (config.default_model_filename, "model.onnx", "model.plan")
+    artifact = next((version / file for file in wanted if file and (version / file).is_file()), None)
+    if artifact is None:
+        raise ArtifactError(f"{version.parent} holds no model.onnx or model.plan in a folder named by a number")
+    return artifact
+
+
+def _is_version(config: Any, version: Path, sidecar: Sidecar) -> bool:
+    """Whether a version holds the same artifact; a damaged one does not."""
+    try:
+        there = load_sidecar(_artifact_of(config, version))
+    except ArtifactError:
+        return False
+    hashes = [(one.artifact_sha256, one.external_data_sha256) for one in (there, sidecar)]
+    return hashes[0] == hashes[1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hamr_edge.export.exporting import Exported
+    from hamr_edge.export.triton_repository import WrittenModel
     from tests.gpu_double import Machine
 
 
@@ -113,3 +115,37 @@ def never() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def triton_schema() -> None:
+    """Skips where Triton's schema is not installed."""
+    pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed; 'make integrations' tests with it")
+
+
+@pytest.fixture
+def triton_model(tmp_path: Path, triton_schema: None) -> WrittenModel:
+    """``models/model`` of ``model.onnx``, a tiny artifact as above."""
+    from hamr_edge.export.triton_repository import write_repository
+
+    return write_repository(write_tiny_artifact(tmp_path / "model.onnx"), tmp_path / "models")
+
+
+@pytest.fixture(scope="session")
+def for_deepstream(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact of the preset. Not to be changed."""
+    from hamr_edge.export.presets import export_preset
+    from tests.preset_model import artifact_of
+
+    return export_preset(artifact_of(exported, "fp16"), tmp_path_factory.mktemp("preset"), "deepstream")[0]
+
+
+@pytest.fixture
+def tracker(for_deepstream: Path, tmp_path: Path) -> Path:
+    """The section of a copy of it."""
+    from hamr_edge.export.deepstream_config import write_tracker_config
+    from hamr_edge.sidecar import sidecar_path
+
+    for path in (for_deepstream, sidecar_path(for_deepstream)):
+        shutil.copyfile(path, tmp_path / path.name)
+    return write_tracker_config(tmp_path / for_deepstream.name)

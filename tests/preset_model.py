@@ -1,16 +1,34 @@
-"""A tiny artifact that begins as exported ones do, and its form for ultralytics."""
+"""What tests of presets share: commands, and a tiny artifact that begins as exported ones do, with its preset."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
+from hamr_edge.cli import hamr_edge
 from hamr_edge.export.presets import export_preset
 from hamr_edge.sidecar import Sidecar, hash_file, sidecar_path, write_sidecar
 from tests.artifacts import EMBEDDING_DIM, INPUT_SIZE_HW
+
+if TYPE_CHECKING:
+    from hamr_edge.export.exporting import Exported
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(hamr_edge, [*map(str, arguments)], standalone_mode=False)
+
+
+def artifact_of(exported: Exported, precision: str) -> Path:
+    return next(
+        path
+        for path, sidecar in exported.artifacts.items()
+        if (sidecar.precision, sidecar.form) == (precision, "crops")
+    )
 
 
 def write_preset_pair(folder: Path) -> tuple[Path, Path]:

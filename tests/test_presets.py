@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,36 +8,22 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
 from hamr_edge import Embedder, InputError, open_backend
 from hamr_edge.benchmarks.tensor_ranges import inspect_ranges
-from hamr_edge.cli import hamr_edge
 from hamr_edge.errors import ArtifactError, GateError
-from hamr_edge.export.deepstream_config import check_tracker_config, write_tracker_config
 from hamr_edge.export.exporting import Exported
 from hamr_edge.export.input_head import to_float_form
+from hamr_edge.export.preset_export import export_presets
 from hamr_edge.export.presets import FLOAT_PRESETS, check_preset, export_preset
 from hamr_edge.input_description import parse_input_description
 from hamr_edge.onnx_session import open_session
 from hamr_edge.sidecar import load_sidecar, sidecar_path
 from tests.artifacts import write_tiny_artifact
+from tests.preset_model import artifact_of, run
 from tests.real_parts import TAKES, ask_rtx
 
 CROPS = np.random.default_rng(5).integers(0, 256, (5, 32, 16, 3), np.uint8)
-
-
-def artifact_of(exported: Exported, precision: str) -> Path:
-    return next(
-        path
-        for path, sidecar in exported.artifacts.items()
-        if (sidecar.precision, sidecar.form) == (precision, "crops")
-    )
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(hamr_edge, [*map(str, arguments)], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
@@ -143,101 +128,11 @@ def test_a_sidecar_says_what_the_form_takes(tracker: Path) -> None:
         load_sidecar(path)
 
 
-@pytest.fixture(scope="module")
-def for_deepstream(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact of the preset. Not to be changed."""
-    return export_preset(artifact_of(exported, "fp16"), tmp_path_factory.mktemp("preset"), "deepstream")[0]
-
-
-@pytest.fixture
-def tracker(for_deepstream: Path, tmp_path: Path) -> Path:
-    for path in (for_deepstream, sidecar_path(for_deepstream)):
-        shutil.copyfile(path, tmp_path / path.name)
-    return write_tracker_config(tmp_path / for_deepstream.name)
-
-
-def test_the_tracker_section_is_what_the_artifact_needs(tracker: Path) -> None:
-    section = yaml.safe_load(tracker.read_text())["ReID"]
-    sidecar = load_sidecar(tracker.parent / section["onnxFile"])
-    assert section["inferDims"] == [3, 32, 16]
-    assert (section["reidFeatureSize"], section["batchSize"]) == (sidecar.embedding_dim, sidecar.max_batch)
-    assert (section["networkMode"], section["colorFormat"], section["inputOrder"], section["keepAspc"]) == (1, 0, 0, 0)
-    assert (section["offsets"], section["netScaleFactor"], section["addFeatureNormalization"]) == ([0, 0, 0], 1, 0)
-    check_tracker_config(tracker)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("inferDims: [3, 32, 16]", "inferDims: [3, 256, 128]", "inferDims"),
-        ("inputOrder: 0", "inputOrder: 1", "inputOrder is 1"),
-        ("colorFormat: 0", "colorFormat: 1", "colorFormat"),
-        ("offsets: [0.0, 0.0, 0.0]", "offsets: [123.675, 116.28, 103.53]", "offsets"),
-        ("netScaleFactor: 1.0", "netScaleFactor: 0.0174", "netScaleFactor"),
-        ("keepAspc: 0", "keepAspc: 1", "keepAspc"),
-        ("addFeatureNormalization: 0", "addFeatureNormalization: 1", "addFeatureNormalization"),
-        ("networkMode: 1", "networkMode: 2", "networkMode"),
-        ("batchSize: 4", "batchSize: 100", "batchSize is 100, the artifact needs 4"),
-        ("reidType: 2", "reidType: 0", "reidType"),
-        ("reidType: 2", "reidType: true", "reidType"),
-        ("networkMode: 1", "networkMode: true", "networkMode"),
-        ("networkMode: 1", "networkMode: 1\n  tltEncodedModel: x.etlt", "tltEncodedModel names another network"),
-        ("networkMode: 1", "networkMode: 0\n  networkMode: 1", "has networkMode more than once"),
-        ("ReID:", "ReID:\n  onnxFile: nvidia.onnx\nReID:", "has ReID more than once"),
-        ("  reidFeatureSize:", "  featureSize:", "reidFeatureSize is missing"),
-    ],
-)
-def test_an_edited_tracker_section_is_held_against_the_artifact(
-    tracker: Path, old: str, new: str, message: str
-) -> None:
-    text = tracker.read_text()
-    assert old in text
-    tracker.write_text(text.replace(old, new))
-    result = run("lint", tracker)
-    assert isinstance(result.exception, GateError)
-    assert message in str(result.exception)
-
-
-def test_an_engine_of_an_earlier_export_is_seen(tracker: Path) -> None:
-    section = yaml.safe_load(tracker.read_text())["ReID"]
-    artifact, engine = (tracker.parent / section[key] for key in ("onnxFile", "modelEngineFile"))
-    engine.write_bytes(b"plan")
-    check_tracker_config(tracker)
-    os.utime(engine, ns=(0, artifact.stat().st_mtime_ns - 1))
-    with pytest.raises(GateError, match=r"engine is older than the artifact"):
-        check_tracker_config(tracker)
-    before = tracker.read_text()
-    tracker.write_text(before + "# mine\n")
-    with pytest.raises(GateError, match="delete it"):
-        write_tracker_config(artifact)
-    assert tracker.read_text().endswith("# mine\n")
-    assert not [path for path in tracker.parent.iterdir() if path.name.startswith(".")]
-
-
-def test_the_section_may_stand_in_nvidias_file(tracker: Path) -> None:
-    whole = "%YAML:1.0\nBaseConfig:\n  minDetectorConfidence: 0.2\n" + tracker.read_text().replace(
-        "batchSize: 4", "batchSize: 2"
-    )
-    tracker.write_text(whole)
-    result = run("lint", tracker)
-    assert result.exception is None
-    assert "every field agrees" in result.output
-
-
-@pytest.mark.parametrize("text", ["BaseConfig:\n  a: 1\n", "ReID:\n  reidType: 2\n", "[1, 2", "ReID: [1]\n", "\xff"])
-def test_what_is_no_tracker_configuration(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "t.yml"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError, match="not a tracker's configuration"):
-        check_tracker_config(path)
-
-
 def test_the_command_makes_all_presets_of_a_file(exported: Exported, tmp_path: Path) -> None:
-    result = run("export", artifact_of(exported, "fp32"), "-o", tmp_path, "--preset", "deepstream,ultralytics,triton")
+    result = run("export", artifact_of(exported, "fp32"), "-o", tmp_path, "--preset", "deepstream,ultralytics")
     assert result.exception is None, result.output
     made = {path.name for path in tmp_path.iterdir()}
     assert {"model.fp32.deepstream.onnx", "model.fp32.ultralytics.onnx", "model.fp32.deepstream.tracker.yml"} <= made
-    assert (tmp_path / "triton" / "model_fp32" / "config.pbtxt").is_file()
     assert result.output.count("lowest cosine") == 2
     assert "a stand-in for DeepStream's own resizing: bilinear, unrounded (32 crops)" in result.output
     assert "as ultralytics resizes: bilinear, unrounded (32 crops)" in result.output
@@ -253,6 +148,51 @@ def test_presets_that_do_not_fit_are_said(exported: Exported, tmp_path: Path) ->
     assert "preset must be of deepstream" in str(result.exception)
     result = run("export", artifact_of(exported, "fp32"), "-o", tmp_path, "--preset", "triton", "--precision", "fp16")
     assert "--precision" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--dry-run",),
+        ("--batch", 4),
+        ("--workspace", 64),
+        ("--opt-batch", 2),
+        ("--device", "cuda:0"),
+        ("--min-cosine", 0.9),
+        ("--unchecked",),
+    ],
+)
+def test_a_preset_of_a_file_takes_no_flags_of_engines(
+    tiny_artifact: Path, tmp_path: Path, flags: tuple[object, ...]
+) -> None:
+    result = run("export", tiny_artifact, "-o", tmp_path / "out", "--preset", "ultralytics", *flags)
+    assert isinstance(result.exception, InputError)
+    assert f"leave out {flags[0]}, or add --format engine" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_makes_nothing_for_a_preset(tiny_artifact: Path, tmp_path: Path) -> None:
+    flags = ("--format", "engine", "--dry-run", "--preset", "ultralytics")
+    assert "leave one of them out" in str(run("export", tiny_artifact, "-o", tmp_path / "out", *flags).exception)
+
+
+def test_what_is_left_out_is_said_in_quiet_too(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitting, other = artifact_of(exported, "fp16"), artifact_of(exported, "int8-cpu")
+    made = export_presets([other, fitting], tmp_path, ["deepstream"], None, 0, quiet=True)
+    assert [path.name for path in made] == ["model.fp16.deepstream.onnx"]
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: left out: --preset deepstream is for fp32, fp16; {other} is int8-cpu")
+    assert error.count("\n") == 1
+
+
+def test_an_error_is_not_a_preset_that_does_not_fit(exported: Exported, tmp_path: Path) -> None:
+    fitting, other = artifact_of(exported, "fp16"), write_tiny_artifact(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="begins with Cast, Sub"):
+        export_presets([other, fitting], tmp_path, ["ultralytics"], None, 0, quiet=True)
+    assert not list(tmp_path.glob("*ultralytics*"))
 
 
 def test_a_checkpoint_becomes_plain_files_and_presets_at_once(checkpoint: Path, tmp_path: Path) -> None:

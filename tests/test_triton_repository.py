@@ -1,25 +1,25 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from hamr_edge import Embedder, InputError
-from hamr_edge.errors import ArtifactError, GateError
-from hamr_edge.export.triton_repository import check_model, format_config, write_repository
+from hamr_edge.errors import ArtifactError, GateError, UnavailableError
+from hamr_edge.export.preset_export import export_presets
+from hamr_edge.export.triton_repository import WrittenModel, check_model, choose_name, write_repository
 from hamr_edge.sidecar import load_sidecar, sidecar_path, write_sidecar
 from tests.artifacts import write_tiny_artifact, write_tiny_frame_artifact
+from tests.preset_model import run
+from tests.triton_model import edit
 
 
-@pytest.fixture
-def schema() -> None:
-    pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed; 'make integrations' tests with it")
-
-
-def test_a_model_lies_where_triton_looks(tmp_path: Path, frame: np.ndarray) -> None:
+def test_a_model_lies_where_triton_looks(tmp_path: Path, frame: np.ndarray, triton_schema: None) -> None:
     artifact = write_tiny_artifact(tmp_path / "model.fp32.onnx")
     written = write_repository(artifact, tmp_path / "models")
     assert (written.folder, written.version) == (tmp_path / "models" / "model_fp32", 1)
@@ -36,7 +36,7 @@ def test_a_model_lies_where_triton_looks(tmp_path: Path, frame: np.ndarray) -> N
         np.testing.assert_array_equal(served.embed(frame, box), plain.embed(frame, box))
 
 
-def test_the_same_model_again_is_its_next_version(tmp_path: Path) -> None:
+def test_the_same_model_again_is_its_next_version(tmp_path: Path, triton_schema: None) -> None:
     models = tmp_path / "models"
     first, second = (write_tiny_artifact(tmp_path / f"{seed}.onnx", seed=seed) for seed in (0, 1))
     write_repository(first, models, name="people")
@@ -48,17 +48,17 @@ def test_the_same_model_again_is_its_next_version(tmp_path: Path) -> None:
     assert sorted(path.name for path in models.iterdir()) == ["people"]
 
 
-def test_another_model_of_the_same_name_is_refused(tmp_path: Path) -> None:
+def test_another_model_of_the_same_name_is_refused(tmp_path: Path, triton_schema: None) -> None:
     models = tmp_path / "models"
     write_repository(write_tiny_artifact(tmp_path / "a.onnx"), models, name="people")
     before = (models / "people" / "config.pbtxt").read_text()
-    with pytest.raises(InputError, match="another configuration"):
+    with pytest.raises(InputError, match="is another model: max_batch_size is 8, the artifact takes 1 to 4"):
         write_repository(write_tiny_artifact(tmp_path / "b.onnx", max_batch=4), models, name="people")
     assert (models / "people" / "config.pbtxt").read_text() == before
     assert sorted(path.name for path in models.iterdir()) == ["people"]
 
 
-def test_what_triton_cannot_serve_is_refused(tmp_path: Path) -> None:
+def test_what_triton_cannot_serve_is_refused(tmp_path: Path, triton_schema: None) -> None:
     frame_form = write_tiny_frame_artifact(tmp_path / "f.onnx")
     artifact = write_tiny_artifact(tmp_path / "a.onnx")
     with pytest.raises(InputError, match="frame form"):
@@ -75,78 +75,124 @@ def test_what_triton_cannot_serve_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-def test_triton_reads_every_field(tmp_path: Path, schema: None) -> None:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    artifact = write_tiny_artifact(tmp_path / "model.onnx", max_batch=32)
-    written = write_repository(artifact, tmp_path / "models", queue_delay_us=2500)
-    assert written.is_checked
-    config = text_format.Parse((written.folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    assert (config.name, config.platform, config.max_batch_size) == ("model", "onnxruntime_onnx", 32)
-    assert list(config.input[0].dims) == [32, 16, 3]
-    assert config.input[0].data_type == model_config_pb2.TYPE_UINT8
-    assert list(config.output[0].dims) == [12]
-    assert list(config.dynamic_batching.preferred_batch_size) == [8, 16, 32]
-    assert config.dynamic_batching.max_queue_delay_microseconds == 2500
-    assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 32]
-    assert config.parameters["hamr_edge.artifact_sha256"].string_value == load_sidecar(artifact).artifact_sha256
+def test_the_same_artifact_again_is_no_new_version(tmp_path: Path, triton_model: WrittenModel) -> None:
+    edit(triton_model, "count: 1", "count: 2")
+    again = write_repository(tmp_path / "model.onnx", tmp_path / "models")
+    assert (again.version, again.is_new, again.keeps_config) == (1, False, True)
+    assert sorted(path.name for path in triton_model.folder.iterdir()) == ["1", "config.pbtxt"]
+    result = run("export", tmp_path / "model.onnx", "-o", tmp_path / "out", "--preset", "triton")
+    assert "version 1; every field agrees" in result.output
+    result = run("export", tmp_path / "model.onnx", "-o", tmp_path / "out", "--preset", "triton", "--quiet")
+    assert "version 1; is model.onnx already: no new version" in result.output
 
 
-@pytest.mark.parametrize(
-    ("suffix", "precision", "platform", "kind"),
-    [
-        (".engine", "int8", "tensorrt_plan", "KIND_GPU"),
-        (".onnx", "int8-cpu", "onnxruntime_onnx", "KIND_CPU"),
-        (".onnx", "fp16", "onnxruntime_onnx", "KIND_AUTO"),
-    ],
-)
-def test_what_runs_it_follows_from_the_artifact(
-    tiny_artifact: Path, suffix: str, precision: str, platform: str, kind: str
+def test_a_version_that_was_taken_away_leaves_no_stamp(tmp_path: Path, triton_model: WrittenModel) -> None:
+    first = (tmp_path / "model.onnx").rename(tmp_path / "first.onnx")
+    sidecar_path(tmp_path / "model.onnx").rename(sidecar_path(first))
+    write_repository(write_tiny_artifact(tmp_path / "model.onnx", seed=1), tmp_path / "models")
+    shutil.rmtree(triton_model.folder / "2")
+    with pytest.raises(GateError, match="artifact_sha256"):
+        check_model(triton_model.folder)
+    assert not write_repository(first, tmp_path / "models", name="model").is_new
+    check_model(triton_model.folder)
+
+
+def test_a_policy_that_leaves_the_new_version_out_is_named(tmp_path: Path, triton_model: WrittenModel) -> None:
+    edit(triton_model, "\nmax_batch", "\nversion_policy { specific { versions: 1 } }\nmax_batch")
+    second = write_tiny_artifact(tmp_path / "model.onnx", seed=1)
+    with pytest.raises(InputError, match="would not serve version 2"):
+        write_repository(second, tmp_path / "models")
+    edit(triton_model, "versions: 1", "versions: [ 1, 2 ]")
+    assert write_repository(second, tmp_path / "models").version == 2
+
+
+def test_an_edited_file_name_is_that_of_the_next_version(tmp_path: Path, triton_model: WrittenModel) -> None:
+    for name in ("model.onnx", "model.onnx.json"):
+        (triton_model.folder / "1" / name).rename(triton_model.folder / "1" / name.replace("model", "people"))
+    edit(triton_model, "\nmax_batch", '\ndefault_model_filename: "people.onnx"\nmax_batch')
+    check_model(triton_model.folder)
+    write_repository(write_tiny_artifact(tmp_path / "model.onnx", seed=1), tmp_path / "models")
+    assert {path.name for path in (triton_model.folder / "2").iterdir()} == {"people.onnx", "people.onnx.json"}
+
+
+def test_a_fault_in_an_edited_configuration_stops_the_next_version(tmp_path: Path, triton_model: WrittenModel) -> None:
+    edit(triton_model, 'key: "images"', 'key: "imgs"')
+    with pytest.raises(GateError, match="feeds") as caught:
+        write_repository(write_tiny_artifact(tmp_path / "model.onnx", seed=1), tmp_path / "models")
+    assert str(triton_model.folder / "config.pbtxt") in str(caught.value)
+    assert sorted(path.name for path in triton_model.folder.iterdir()) == ["1", "config.pbtxt"]
+
+
+def test_a_configuration_that_is_no_text_is_an_input_error(tmp_path: Path, triton_model: WrittenModel) -> None:
+    path = triton_model.folder / "config.pbtxt"
+    path.write_bytes(path.read_bytes() + b"# \xff")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        check_model(triton_model.folder)
+    with pytest.raises(InputError, match="is not UTF-8"):
+        write_repository(tmp_path / "model.onnx", tmp_path / "models")
+    path.unlink()
+    with pytest.raises(InputError, match=r"has no config.pbtxt"):
+        write_repository(tmp_path / "model.onnx", tmp_path / "models")
+
+
+def test_a_name_that_triton_does_not_take_says_what_to_rename(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rename modèle.onnx and its sidecar modèle.onnx.json"):
+        choose_name(tmp_path / "modèle.onnx")
+
+
+def test_only_what_does_not_fit_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], triton_schema: None
 ) -> None:
-    sidecar = replace(load_sidecar(tiny_artifact), precision=precision)
-    config = format_config(Path(f"m{suffix}"), sidecar, "m", 0)
-    assert f'platform: "{platform}"' in config
-    assert f"kind: {kind}" in config
+    plain, frames = write_tiny_artifact(tmp_path / "a.onnx"), write_tiny_frame_artifact(tmp_path / "f.onnx")
+    export_presets([plain, frames], tmp_path, ["triton"], None, 0, True)
+    assert f"warning: left out: {frames} is in the frame form" in capsys.readouterr().err
+    accented = write_tiny_artifact(tmp_path / "modèle.onnx")
+    with pytest.raises(InputError, match="rename mod"):
+        export_presets([plain, accented], tmp_path / "other", ["triton"], None, 0, True)
+    assert not (tmp_path / "other").exists()
+    write_tiny_artifact(plain, max_batch=4)
+    with pytest.raises(InputError, match="is another model"):
+        export_presets([plain, frames], tmp_path, ["triton"], None, 0, True)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("TYPE_UINT8 dims: [ 32, 16, 3 ] }", "TYPE_FP32 dims: [ 32, 16, 3 ] }", "input is"),
-        ("dims: [ 32, 16, 3 ] }", "dims: [ 3, 32, 16 ] }", "input is"),
-        ("dims: [ 12 ]", "dims: [ 512 ]", "output is"),
-        ('name: "embeddings"', 'name: "output"', "output is"),
-        ("max_batch_size: 8", "max_batch_size: 64", "max_batch_size is 64"),
-        ("preferred_batch_size: [ 2, 4, 8 ]", "preferred_batch_size: [ 16 ]", "preferred_batch_size above"),
-        ("onnxruntime_onnx", "tensorrt_plan", "platform"),
-        ('name: "model"', 'name: "people"', "name is"),
-        ("max_batch_size", "max_batch", "Triton's schema"),
-        ("dims: [ 32, 16, 3 ] random_data", "dims: [ 1, 32, 16, 3 ] random_data", "model_warmup"),
-        ("artifact_sha256", "sha256", "artifact_sha256"),
-    ],
-)
-def test_an_edited_configuration_is_held_against_the_artifact(
-    tmp_path: Path, schema: None, old: str, new: str, message: str
-) -> None:
-    written = write_repository(write_tiny_artifact(tmp_path / "model.onnx"), tmp_path / "models")
-    path = written.folder / "config.pbtxt"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(GateError, match=message):
-        check_model(written.folder)
+@pytest.mark.parametrize("fault", ["missing", "without gRPC"])
+def test_without_tritonclient_nothing_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    artifact = write_tiny_artifact(tmp_path / "model.onnx")
+    for name in [name for name in sys.modules if name.split(".")[0] == "tritonclient"]:
+        monkeypatch.delitem(sys.modules, name)
+    if fault == "missing":
+        monkeypatch.setitem(sys.modules, "tritonclient", None)
+    else:
+        (tmp_path / "double").mkdir()
+        (tmp_path / "double" / "grpc.py").write_text("raise RuntimeError('pip install tritonclient[grpc]')")
+        double = ModuleType("tritonclient")
+        double.__path__ = [str(tmp_path / "double")]
+        monkeypatch.setitem(sys.modules, "tritonclient", double)
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "config.pbtxt").touch()
+    commands = [
+        ("export", artifact, "-o", tmp_path / "out", "--preset", "triton"),
+        ("export", tmp_path / "no-run", "-o", tmp_path / "out", "--preset", "ultralytics,triton"),
+        ("lint", tmp_path / "edited"),
+    ]
+    for command in commands:
+        error = run(*command).exception
+        assert isinstance(error, UnavailableError)
+        assert "pip install 'hamr-edge[triton]'" in str(error)
+    with pytest.raises(UnavailableError):
+        write_repository(artifact, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_graph_that_its_sidecar_misstates_is_not_published(tmp_path: Path, schema: None) -> None:
+def test_a_graph_that_its_sidecar_misstates_is_not_published(tmp_path: Path, triton_schema: None) -> None:
     artifact = write_tiny_artifact(tmp_path / "model.onnx")
     write_sidecar(replace(load_sidecar(artifact), embedding_dim=13), sidecar_path(artifact))
     with pytest.raises(GateError, match="the graph's outputs"):
         write_repository(artifact, tmp_path / "models")
-    assert list((tmp_path / "models").iterdir()) == []
+    assert not (tmp_path / "models").exists()
 
 
-def test_a_folder_without_a_model_is_an_error(tmp_path: Path, schema: None) -> None:
+def test_a_folder_without_a_model_is_an_error(tmp_path: Path, triton_schema: None) -> None:
     written = write_repository(write_tiny_artifact(tmp_path / "model.onnx"), tmp_path / "models")
     shutil.rmtree(written.folder / "1")
     with pytest.raises(ArtifactError, match=r"holds no model.onnx"):
