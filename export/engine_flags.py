@@ -104,6 +104,6 @@ def refuse_engine_flags(context: click.Context) -> None:
     ]
     if given:
         raise InputError(
-            f"--preset makes files of an .onnx as it is and builds no engine; leave out {', '.join(given)}, or add "
-            "--format engine"
+            f"--preset makes files of an .onnx as it is and builds no engine; leave out {', '.join(given)}, or "
+            "--preset to build one with --format engine"
         )

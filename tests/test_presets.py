@@ -168,7 +168,7 @@ def test_a_preset_of_a_file_takes_no_flags_of_engines(
 ) -> None:
     result = run("export", tiny_artifact, "-o", tmp_path / "out", "--preset", "ultralytics", *flags)
     assert isinstance(result.exception, InputError)
-    assert f"leave out {flags[0]}, or add --format engine" in str(result.exception)
+    assert f"leave out {flags[0]}, or --preset" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
