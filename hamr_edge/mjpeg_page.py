@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.errors import InputError, UnavailableError
+from hamr_edge.mosaic import make_mosaic
 from hamr_edge.openable import Openable
 
 _log = logging.getLogger(__name__)
 _BOUNDARY = "frame"
 _QUALITY = 80
 _MOST_CLIENTS = 16
+"""Of all cameras together: each is a thread. One camera cannot keep the places: who has left it is noticed."""
+_HEARTBEAT_S = 2.0
+"""A client that went away is noticed only when something is sent."""
 _CLIENT_TIMEOUT_S = 10.0
 _POLL_S = 0.1
 """How long closing may have to wait for the server."""
@@ -52,7 +56,8 @@ class MjpegPage(Openable):
     point to this machine (DNS rebinding), sees nothing.
 
     A client that is slow gets fewer pictures and holds up nobody. A picture is made a JPEG once, and only when somebody
-    looks.
+    looks. Where no new picture comes, the last one is sent again every two seconds: a client that left gives its place
+    back, also one of a camera that died or never gave a picture.
 
     Args:
         cameras: Names.
@@ -154,15 +159,22 @@ class MjpegPage(Openable):
             self._clients -= 1
 
     def next_jpeg(self, name: str, after: int) -> tuple[int, bytes] | None:
-        """Wait for a picture newer than number ``after``: its number and JPEG; None once the page is closed."""
+        """Wait for a picture newer than number ``after``: its number and JPEG; None once the page is closed.
+
+        Where none comes within two seconds, it is the last one again; before the first, number 0, which says so.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._pictures.get(name, (0, None))[0] > after)
+            self._changed.wait_for(
+                lambda: self._closed or self._pictures.get(name, (0, None))[0] > after, timeout=_HEARTBEAT_S
+            )
             if self._closed:
                 return None
-            number, picture = self._pictures[name]
+            number, picture = self._pictures.get(name, (0, None))
             known = self._encoded.get(name)
         if known is not None and known[0] == number:
             return known
+        if picture is None:
+            picture = make_mosaic({name: None}, {name: f"{name or 'all cameras'}   no picture yet"})
         jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
         with self._changed:
             self._encoded[name] = (number, jpeg)

@@ -116,6 +116,37 @@ def test_a_client_that_does_not_read_holds_up_nobody(page: MjpegPage) -> None:
     quick.connection.close()
 
 
+@pytest.mark.parametrize("has_a_picture", [True, False])
+def test_clients_that_left_a_camera_without_pictures_give_their_places_back(
+    page: MjpegPage, monkeypatch: pytest.MonkeyPatch, has_a_picture: bool
+) -> None:
+    monkeypatch.setattr("hamr_edge.mjpeg_page._HEARTBEAT_S", 0.05)
+    if has_a_picture:
+        page.show("front door", grey(50))
+    for _ in range(16):
+        with socket.create_connection(("127.0.0.1", page.port)) as client:
+            client.sendall(b"GET /camera/front%20door.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.0 200"
+    wait_for(lambda: not page.is_watched)
+    page.show("<b>", grey(100))
+    live = Stream(page, "/camera/%3Cb%3E.mjpg")
+    assert abs(int(live.read().mean()) - 100) < 3
+    live.connection.close()
+
+
+def test_a_client_of_a_silent_camera_gets_the_last_picture_again(
+    page: MjpegPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hamr_edge.mjpeg_page._HEARTBEAT_S", 0.05)
+    stream = Stream(page, "/camera/front%20door.mjpg")
+    assert stream.read().shape == (292, 480, 3)  # says that there is none yet
+    page.show("front door", grey(50))
+    wait_for(lambda: stream.read().shape == (48, 64, 3))
+    for _ in range(3):
+        assert abs(int(stream.read().mean()) - 50) < 3
+    stream.connection.close()
+
+
 def test_a_picture_is_encoded_once_for_all_clients(page: MjpegPage, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     encode = cv2.imencode
