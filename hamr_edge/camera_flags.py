@@ -225,7 +225,7 @@ def people_of_detections(detections: Detections, source: FrameSource) -> FindPeo
         size_hw = (frame.image.shape[0], frame.image.shape[1])
         if frame.number == 1 and isinstance(source, Capture):
             detections.check_inside(size_hw)
-        return detections.in_frame(frame.number, size_hw)
+        return detections.in_frame(frame.recorded_number or frame.number, size_hw)
 
     return find
 

@@ -44,6 +44,7 @@ class FrameReader(Openable):
             at first; never when None. A recording that has begun is never opened again.
         stall_after_s: How long opening, or one frame, may take; ``math.inf`` for as long as it likes, as for a camera
             that sends only when something moves.
+        paced: A recording's frames come at their own times, as if it were live. Waiting for them is no stall.
 
     Attributes:
         source: As given; what it says of itself is known after the first frame.
@@ -60,6 +61,7 @@ class FrameReader(Openable):
         when_full: Literal["block", "drop_oldest"] | None = None,
         reconnect: Reconnect | None = None,
         stall_after_s: float = 10.0,
+        paced: bool = False,
     ) -> None:
         if ahead < 1:
             raise InputError(f"ahead must be at least 1 frame, got {ahead}")
@@ -69,7 +71,7 @@ class FrameReader(Openable):
             raise InputError(f"stall_after_s must be above 0, got {stall_after_s:g}")
         self.source = source
         self._ahead, self._when_full = ahead, when_full
-        self._stall_after_s = stall_after_s
+        self._stall_after_s, self._paced = stall_after_s, paced
         self._may_reconnect = reconnect is not None
         self._attempts = ReconnectAttempts(reconnect)
         self._changed = threading.Condition()
@@ -289,6 +291,8 @@ class FrameReader(Openable):
                 self._first_frame_s = time.monotonic()
                 self._reconnects += self._decoded > 0
             frame = self._times.place(frame)
+            if self._paced and not self._is_live and not self._wait_until_due(session, frame):
+                return False
             while len(self._frames) >= self._ahead:
                 if self._drops_oldest():
                     self._frames.popleft()
@@ -302,3 +306,9 @@ class FrameReader(Openable):
             self._changed.notify_all()
             self._in_source_since_s = time.monotonic()
             return True
+
+    def _wait_until_due(self, session: int, frame: Frame) -> bool:
+        """Let a frame wait for its time, with the lock held; False when the session was given up."""
+        while session == self._session and (early_s := self._times.due_s(frame) - time.monotonic()) > 0:
+            self._changed.wait(min(early_s, _LONGEST_WAIT_S))
+        return session == self._session

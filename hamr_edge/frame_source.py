@@ -26,6 +26,8 @@ class Frame:
     """(H, W, 3) uint8 BGR; the receiver owns it."""
     unix_time_s: float | None = None
     """Unix time at which a live source's frame was there, by this machine's clock; None for a recording."""
+    recorded_number: int | None = None
+    """Its number in the recording, where that is played in a loop and ``number`` goes on; None elsewhere."""
 
 
 class FrameSource(Openable):

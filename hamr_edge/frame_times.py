@@ -25,6 +25,10 @@ class FrameTimes:
         """The next frame is the first of another opening."""
         self._is_new = self._started_s is not None
 
+    def due_s(self, frame: Frame) -> float:
+        """When a placed frame is due by the monotonic clock, were the line to play at its own speed."""
+        return frame.time_s + (self._started_s or 0.0)
+
     def place(self, frame: Frame) -> Frame:
         """The frame as the whole line counts it; called when the frame comes."""
         now_s = time.monotonic()

@@ -24,10 +24,10 @@ from hamr_edge.followed_gallery import FollowedGallery
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.gallery_index import IndexKind
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
+from hamr_edge.looped_source import LoopedSource
 from hamr_edge.mjpeg_page import LOCAL_HOSTS, MjpegPage
 from hamr_edge.naming import Naming
 from hamr_edge.pipeline import EmbeddingService
-from hamr_edge.played_source import PlayedSource
 from hamr_edge.progress import stderr_console
 from hamr_edge.stop_request import StopRequest
 from hamr_edge.timeline import TimedSource, Timeline
@@ -91,14 +91,16 @@ def watch(
     naming = Naming(Identities(sidecar.embedding_dim), gallery, least)
     chosen = choose_cameras(sources, flags)
     timeline = Timeline()
+    sources_timed = [TimedSource(camera.source, timeline, camera.name) for camera in chosen.cameras]
     readers = [
         FrameReader(
-            PlayedSource(TimedSource(camera.source, timeline, camera.name), paced=not fast, loop=loop),
+            LoopedSource(source) if loop else source,
             when_full="block" if fast else "drop_oldest",
             reconnect=reconnect_rule(flags),
             stall_after_s=flags["stall_after"],
+            paced=not fast,
         )
-        for camera in chosen.cameras
+        for source in sources_timed
     ]
     names = [camera.name for camera in chosen.cameras]
     deadline = None if seconds is None else time.monotonic() + seconds

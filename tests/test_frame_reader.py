@@ -180,6 +180,36 @@ def test_close_wakes_who_reads_and_never_hangs(
         reader.open()
 
 
+def test_a_paced_recording_comes_at_its_own_times_and_waiting_is_no_stall() -> None:
+    with FrameReader(ScriptedSource([4], fps=5), paced=True, stall_after_s=0.1) as reader:
+        came_s = []
+        for frame in reader:
+            came_s.append(time.monotonic() - frame.time_s)
+            assert reader.status.state != "stalled"
+        status = reader.status
+    assert len(came_s) == 4
+    assert min(came_s) >= came_s[0] - 0.01  # none before its time
+    assert (status.state, status.abandoned) == ("ended", 0)
+
+
+def test_a_live_source_and_one_that_is_not_paced_come_at_once() -> None:
+    for paced, is_live in ((True, True), (False, False)):
+        started_s = time.monotonic()
+        with FrameReader(ScriptedSource([4], is_live=is_live, fps=0.1), paced=paced, when_full="block") as reader:
+            assert len(list(reader)) == 4
+        assert time.monotonic() - started_s < 5
+
+
+def test_closing_wakes_the_thread_that_waits_for_a_frames_time(caplog: pytest.LogCaptureFixture) -> None:
+    reader = FrameReader(ScriptedSource([3], fps=0.01), paced=True)
+    with reader:
+        assert reader.read() is not None
+        threading.Timer(0.05, reader.close).start()
+        assert reader.read() is None
+    wait_until(lambda: not any(thread.name == "decode scripted" for thread in threading.enumerate()))
+    assert caplog.text == ""  # nothing was left behind
+
+
 def test_each_frame_goes_to_one_of_several_threads() -> None:
     numbers: list[int] = []
     with FrameReader(ScriptedSource([500])) as reader:

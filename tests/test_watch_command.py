@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -63,11 +64,29 @@ def test_cameras_are_watched_to_their_end(video: Path, detections: Path, tiny_ar
 
 def test_seconds_end_a_loop(video: Path, detections: Path, tiny_artifact: Path) -> None:
     started = time.monotonic()
-    result = run(video, "-m", tiny_artifact, "--detections", detections, "--loop", "--seconds", 0.6, "--quiet")
+    options = ["--detections", detections, "--loop", "--fast", "--seconds", 3, "--quiet"]
+    result = run(video, "-m", tiny_artifact, *options)
     assert result.exception is None, result.output
     assert time.monotonic() - started < 20
     assert "stopped on request" in result.stdout
     assert result.stderr == ""
+    facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line[:6] in ("frames", "embedd"))
+    frames, people = int(facts["frames"].split(",")[0]), int(facts["embeddings"])
+    assert people == frames > 60  # one person in each frame of each pass
+
+
+def test_frames_that_come_seldom_are_no_stall(tmp_path: Path, tiny_artifact: Path) -> None:
+    folder, boxes = tmp_path / "images", tmp_path / "det.txt"
+    folder.mkdir()
+    for number, image in enumerate(moving_square(3)):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    boxes.write_text("1,-1,0,30,20,20,.9\n")
+    result = run(
+        folder, "-m", tiny_artifact, "--detections", boxes, "--fps", 1.5, "--stall-after", 0.3, "--reconnect", 0
+    )
+    assert result.exception is None, result.output
+    assert "frames      3," in result.stdout
+    assert "hangs" not in result.output
 
 
 def test_a_gallery_of_another_model_is_refused(video: Path, detections: Path, tmp_path: Path, known: Path) -> None:
