@@ -47,7 +47,8 @@ class FrameReader(Openable):
         paced: A recording's frames come at their own times, as if it were live. Waiting for them is no stall.
 
     Attributes:
-        source: As given; what it says of itself is known after the first frame.
+        source: The one that was opened last: as given, or after a stall a fresh one of it. What it says of itself is
+            known after the first frame.
 
     Raises:
         InputError: A limit makes no sense.
@@ -272,7 +273,7 @@ class FrameReader(Openable):
             with source:
                 with self._changed:
                     if session == self._session:
-                        self._is_live = source.is_live
+                        self.source, self._is_live = source, source.is_live
                 for frame in source:
                     if not self._hand_over(session, frame):
                         break

@@ -60,6 +60,35 @@ def test_a_camera_that_hangs_is_opened_anew_and_its_late_frames_are_ignored(neve
         waiting.set()
 
 
+def test_the_reader_shows_the_source_that_it_reads(never: threading.Event) -> None:
+    class Camera(ScriptedSource):
+        """Knows what it is once it is open, as a capture does."""
+
+        def fresh(self) -> Camera:
+            other = Camera()
+            other.sessions, other.log, other.given = self.sessions, self.log, self.given
+            return other
+
+        def open(self) -> None:
+            super().open()
+            if self.log.count("open") == 1:
+                never.wait(20)
+            self.fps, self.is_live = 8.0, True
+
+    given = Camera([1], [3, never], UnavailableError("gone"))
+    with FrameReader(given, ahead=9, reconnect=AT_ONCE, stall_after_s=0.2) as reader:
+        assert reader.source is given
+        assert reader.read() is not None
+        assert reader.source is not given
+        assert (given.fps, given.is_live) == (100.0, False)
+        assert (reader.source.fps, reader.source.is_live) == (8.0, True)
+        assert [reader.read() is not None for _ in range(2)] == [True, True]
+        with pytest.raises(TimeoutError):
+            reader.read(timeout_s=0.5)  # another that does not open
+        assert (reader.source.fps, reader.source.is_live) == (8.0, True)
+        never.set()
+
+
 def test_a_camera_that_breaks_off_goes_on_where_it_was(caplog: pytest.LogCaptureFixture) -> None:
     gone = UnavailableError("the camera is gone")
     source = ScriptedSource([3, gone], gone, gone, [2], [2, InputError("enough")], is_live=True)
