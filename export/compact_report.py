@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from hamr_edge.dataset import LabelledCrops
 from hamr_edge.export.compact import Projection, unit_rows
@@ -131,7 +132,7 @@ def dimension_table(report: CompactReport) -> Table:
         f"learned on {report.learned_on} training crops, whitening {report.whitening:g}; exact search of one query "
         f"among {report.searched} in one thread"
     )
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=SIMPLE_HEAD)
     for name in ("values", "rank-1", "mAP", "change of mAP", "bytes a person", "search"):
         table.add_column(name, justify="right")
     own = report.rows[-1]

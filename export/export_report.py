@@ -49,10 +49,11 @@ def write_reports(exported: Exported, output: Path, quiet: bool = False) -> None
     for nodes in exported.float_nodes.values():
         for node in overflows(nodes):
             stderr_console(quiet).print(
-                f"{node.operator} {node.node} reaches {node.peak:.3g}, float16 ends at 65504: it stays float32"
+                f"{node.operator} {node.node} reaches {node.peak:.3g}, float16 ends at 65504: it stays float32",
+                markup=False,
             )
     for path, sidecar in exported.artifacts.items():
-        console.print(_line(path, sidecar), soft_wrap=True)
+        console.print(_line(path, sidecar), markup=False, soft_wrap=True)
 
 
 def _line(path: Path, sidecar: Sidecar) -> str:

@@ -24,13 +24,13 @@ def stdout_console() -> Console:
 def progress_bar(quiet: bool = False) -> Iterator[Progress]:
     """A bar with count, time spent and time left; extra text goes into the task's ``note`` field."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=stderr_console(), disable=quiet) as progress:
         yield progress

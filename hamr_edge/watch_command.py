@@ -162,9 +162,11 @@ def _page(http: str, names: list[str], service: EmbeddingService, quiet: bool) -
     page = MjpegPage(names, service.prometheus_text, host.strip("[]") or "127.0.0.1", int(port))
     page.open()
     console = stderr_console(quiet)
-    console.print(f"watch at {page.url}", soft_wrap=True)
+    console.print(f"watch at {page.url}", markup=False, soft_wrap=True)
     if page.host not in LOCAL_HOSTS:
         console.print(
-            f"whoever reaches {page.host} sees these people: there is no encryption and no password", style="yellow"
+            f"whoever reaches {page.host} sees these people: there is no encryption and no password",
+            style="yellow",
+            markup=False,
         )
     return page

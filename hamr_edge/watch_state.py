@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.table import Table
+from rich.text import Text
 
 from hamr_edge.camera_report import CameraReport, EmbeddedFrame
 from hamr_edge.cameras import CameraPipeline
@@ -64,9 +65,12 @@ class WatchState:
         return [*lines, self._service_line()]
 
     def __rich__(self) -> Table:
-        """The same as a table, for a terminal."""
+        """The same as a table, for a terminal. Names are the user's: in plain text, brackets would be markup."""
         table = Table(
-            caption=self._service_line(), caption_justify="left", title="hamr-edge watch", title_justify="left"
+            caption=Text(self._service_line(), "table.caption"),
+            caption_justify="left",
+            title="hamr-edge watch",
+            title_justify="left",
         )
         for column in ("camera", "state"):
             table.add_column(column, no_wrap=True)
@@ -77,16 +81,10 @@ class WatchState:
             age_s, rate, people = self._look(name)
             good = report.state in ("running", "ended")
             who = report.error if report.error and not good else _names(people)
-            table.add_row(
-                name,
-                report.state if good else f"[bold red]{report.state}[/]",
-                f"{rate:.1f}",
-                f"{age_s:.1f}" if age_s < 1e6 else "-",
-                str(report.dropped),
-                str(report.failed),
-                str(len(people)),
-                who,
-            )
+            age = f"{age_s:.1f}" if age_s < 1e6 else "-"
+            counts = (report.dropped, report.failed, len(people))
+            cells = (f"{rate:.1f}", age, *map(str, counts), who)
+            table.add_row(Text(name), Text(report.state, "" if good else "bold red"), *map(Text, cells))
         return table
 
     def _look(self, name: str) -> tuple[float, float, list[Named]]:
