@@ -261,7 +261,7 @@ def name_cameras(sources: Sequence[str]) -> list[str]:
         elif text.startswith("gst:"):
             name = "pipeline"
         elif "://" in text:
-            name = re.sub(r"^[^/@]*@", "", text.split("://", 1)[1]).split("?")[0].strip("/")
+            name = re.sub(r"^[^/]*@", "", text.split("://", 1)[1]).split("?")[0].strip("/")
         else:
             name = Path(text).stem or Path(text).resolve().name
         unique, count = name, 1

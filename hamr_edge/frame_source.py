@@ -63,13 +63,38 @@ class FrameSource(Openable):
         return copy.copy(self)
 
 
+_LOGIN = re.compile(
+    r"""://(?!(?:[^/?\#:@\s]*\.[^/?\#:@\s]*|localhost):\d{1,5}(?:[/?\#]|$))  # a host and its port are no login
+    (?P<user>[^/?\#:\s\[]*):(?P<secret>.+)@""",
+    re.VERBOSE | re.DOTALL,
+)
+_NAMES = r"""(?:password|passwd|passphrase|pwd|token|secret|signature
+    |(?:api|access)[_-]?key|(?:login|user|usr|admin)pass?|(?<![a-z])(?:pass|pw|psw|psk|auth|sig|key))"""
+_PARAMETER = re.compile(
+    rf"{_NAMES}=(?!&|_(?:channel|stream)=)(?P<secret>.+?)(?=&|_(?:channel|stream)=|\Z)",
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_PROPERTY = re.compile(
+    rf"""{_NAMES}\s*=\s*(?P<secret>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\S+)""", re.VERBOSE | re.IGNORECASE
+)
+
+
 def hide_password(source: str) -> str:
-    """A URL or pipeline with ``***`` for what looks like a password; other text as it is.
+    """A URL or pipeline with ``***`` for what looks like a password or a token; other text as it is.
+
+    Where it is not clear how far a password goes, more is hidden: one with ``/`` or ``@`` in it goes to the last ``@``.
 
     >>> hide_password("rtsp://me:secret@10.0.0.1/x")
     'rtsp://me:***@10.0.0.1/x'
+    >>> hide_password("rtsp://10.0.0.1:554/user=me_password=secret_channel=1_stream=0.sdp")
+    'rtsp://10.0.0.1:554/user=me_password=***_channel=1_stream=0.sdp'
     """
-    hidden = re.sub(r"(://[^/@:]*:)[^/]*@", r"\1***@", source)
-    if "://" not in source and "user-pw" not in source:
-        return hidden
-    return re.sub(r"\b((?:user-pw|password|passwd|pwd)=)[^&\s!]+", r"\1***", hidden, flags=re.IGNORECASE)
+    is_pipeline = source.startswith("gst:") or "user-pw" in source
+    if "://" not in source and not is_pipeline:
+        return source
+    hidden = _LOGIN.sub(r"://\g<user>:***@", source)
+    return (_PROPERTY if is_pipeline else _PARAMETER).sub(_hide_secret, hidden)
+
+
+def _hide_secret(found: re.Match[str]) -> str:
+    return f"{found[0].removesuffix(found['secret'])}***"
