@@ -11,6 +11,7 @@ import click
 
 from hamr_edge import __version__
 from hamr_edge.errors import HamrEdgeError, UnavailableError
+from hamr_edge.stderr_log import StderrLog, quiet_opencv
 
 _COMMANDS = {
     "demo": ("hamr_edge.demo_command:demo", "The whole way on procedural data: synth, train, export, bench, embed."),
@@ -93,7 +94,8 @@ def run_and_exit(command: click.Command, name: str, arguments: list[str] | None 
         name: How it is called, for its messages.
         arguments: Those of the process when None.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    quiet_opencv()
+    logging.basicConfig(level=logging.WARNING, handlers=[StderrLog()])
     try:
         command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:

@@ -19,7 +19,7 @@ from hamr_edge.gstreamer import complete_pipeline, is_pipeline
 _quiet_lock = threading.Lock()
 _quiet_threads = 0
 _level_before = 0
-_SILENT = 0
+SILENT = 0
 _GRACE_S = 1.0
 """OpenCV's own time limit is to be first, where it has one."""
 
@@ -91,7 +91,7 @@ def _quiet_opencv() -> Iterator[None]:
     global _quiet_threads, _level_before
     with _quiet_lock:
         if _quiet_threads == 0:
-            _level_before = _set_log_level(_SILENT)
+            _level_before = set_opencv_log_level(SILENT)
         _quiet_threads += 1
     try:
         yield
@@ -99,11 +99,11 @@ def _quiet_opencv() -> Iterator[None]:
         with _quiet_lock:
             _quiet_threads -= 1
             if _quiet_threads == 0:
-                _set_log_level(_level_before)
+                set_opencv_log_level(_level_before)
 
 
-def _set_log_level(level: int) -> int:
-    """Gives the level that was."""
+def set_opencv_log_level(level: int) -> int:
+    """Set how much OpenCV writes to stderr, from :data:`SILENT` on; gives the level that was."""
     opencv: Any = cv2  # the system's OpenCV 4.6 has the function here only
     log = getattr(cv2.utils, "logging", opencv)
     before = int(log.getLogLevel())

@@ -29,6 +29,7 @@ from hamr_edge.mjpeg_page import LOCAL_HOSTS, MjpegPage
 from hamr_edge.naming import Naming
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.progress import stderr_console
+from hamr_edge.stderr_log import quiet_log
 from hamr_edge.stop_request import StopRequest
 from hamr_edge.timeline import TimedSource, Timeline
 from hamr_edge.video import hide_password
@@ -61,7 +62,7 @@ from hamr_edge.watch_state import WatchState
 @click.option("--loop", is_flag=True, help="Recordings begin again at their end.")
 @click.option("--fast", is_flag=True, help="Recordings as fast as they are read, not at their own speed.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so long.")
-@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr.")
+@click.option("--quiet", "-q", is_flag=True, help="Nothing on stderr but what ends the run.")
 def watch(
     sources: tuple[str, ...],
     gallery_file: Path | None,
@@ -83,6 +84,8 @@ def watch(
     --http without a HOST is for this machine. With one, whoever reaches it sees people, without a password.
     """
     check_camera_flags(flags, sources)
+    if quiet:
+        click.get_current_context().with_resource(quiet_log())
     refuse_options("--gallery", gallery_file is None, {"--threshold": threshold, "--index": index})
     embedder = Embedder(flags["model"], flags["device"], choose_threads(flags))
     sidecar = embedder.sidecar

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,6 +132,25 @@ def test_a_source_that_does_not_open_is_an_error(
         main(["watch", str(broken), "-m", str(tiny_artifact), "--detections", str(detections), "--quiet"])
     assert stop.value.code == 2
     assert "v.avi is not a video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_what_a_camera_does_is_logged_and_quiet_leaves_the_error_that_ends_the_run(
+    detections: Path, tiny_artifact: Path, quiet: list[str]
+) -> None:
+    options = ["-m", str(tiny_artifact), "--detections", str(detections), "--reconnect", "1", *quiet]
+    code = "from hamr_edge.cli import main; main()"
+    command = [sys.executable, "-c", code, "watch", "http://me:secret@127.0.0.1:1/x", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    *lines, last = done.stderr.splitlines()
+    assert last.startswith("Error: http://me:***@127.0.0.1:1/x does not open")
+    if quiet:
+        assert lines == []
+    else:
+        assert re.match(r"\d\d:\d\d:\d\d WARNING .* attempt 1 to open it again", lines[0])
+        assert not [line for line in lines if "refused" in line]
+    assert "secret" not in done.stdout + done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
