@@ -51,9 +51,11 @@ class MjpegPage(Openable):
     """Serves the newest picture of each camera. A context manager.
 
     ``/`` all cameras, ``/view/NAME`` one, ``/stream.mjpg`` and ``/camera/NAME.mjpg`` the streams alone, ``/metrics``
-    Prometheus text, ``/healthz``. There is no encryption and no password: other hosts than this one see people.
-    On one of :data:`LOCAL_HOSTS` it answers only requests that name one: a web page elsewhere, whose name was made to
-    point to this machine (DNS rebinding), sees nothing.
+    Prometheus text, ``/healthz`` ``ok``, or status 503 and a line that says why.
+
+    There is no encryption and no password: other hosts than this one see people. On one of :data:`LOCAL_HOSTS` it
+    answers only requests that name one: a web page elsewhere, whose name was made to point to this machine (DNS
+    rebinding), sees nothing.
 
     A client that is slow gets fewer pictures and holds up nobody. A picture is made a JPEG once, and only when somebody
     looks. Where no new picture comes, the last one is sent again every two seconds: a client that left gives its place
@@ -64,18 +66,24 @@ class MjpegPage(Openable):
         metrics: Gives the text of ``/metrics``; called from the server's threads.
         host: Where to listen; 127.0.0.1 is this machine only. IPv6 addresses have no brackets here.
         port: 0 takes a free one.
+        trouble: Says why the service does not work, empty where it does; called from the server's threads.
 
     Raises:
         UnavailableError: The port is taken or the host is not this machine's.
     """
 
     def __init__(
-        self, cameras: list[str], metrics: Callable[[], str], host: str = "127.0.0.1", port: int = 8080
+        self,
+        cameras: list[str],
+        metrics: Callable[[], str],
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        trouble: Callable[[], str] = str,
     ) -> None:
         if not 0 <= port <= 65535:
             raise InputError(f"port must be 0 to 65535, got {port}")
-        self.cameras, self.metrics, self.host = cameras, metrics, host
-        self._port = port
+        self.cameras, self.metrics, self.trouble = cameras, metrics, trouble
+        self.host, self._port = host, port
         self._changed = threading.Condition()
         self._pictures: dict[str, tuple[int, NDArray[np.uint8]]] = {}
         self._encoded: dict[str, tuple[int, bytes]] = {}
@@ -218,7 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             self._send("text/plain; version=0.0.4; charset=utf-8", self.owner.metrics())
         elif path == "/healthz":
-            self._send("text/plain; charset=utf-8", "ok\n")
+            trouble = self.owner.trouble()
+            self._send("text/plain; charset=utf-8", f"{trouble or 'ok'}\n", 503 if trouble else 200)
         elif path.startswith("/view/") and path[6:] in self.owner.cameras:
             self._send("text/html; charset=utf-8", self.owner.html(path[6:]))
         elif path.startswith("/camera/") and path.endswith(".mjpg") and path[8:-5] in self.owner.cameras:
@@ -226,9 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(404, "there is no such page")
 
-    def _send(self, kind: str, text: str) -> None:
+    def _send(self, kind: str, text: str, status: int = 200) -> None:
         body = text.encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")

@@ -17,9 +17,11 @@ from hamr_edge.camera_flags import (
     reconnect_rule,
     refuse_options,
 )
+from hamr_edge.camera_health import CameraHealth
 from hamr_edge.cameras import CameraPipeline
 from hamr_edge.embed_report import EmbedSummary, format_report
 from hamr_edge.embedder import Embedder
+from hamr_edge.errors import UnavailableError
 from hamr_edge.followed_gallery import FollowedGallery
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.gallery_index import IndexKind
@@ -81,7 +83,10 @@ def watch(
     SOURCE is as for embed; recordings play at their own speed, and frames that the machine cannot follow are dropped.
     The terminal shows a line a camera; --http and --window show pictures. Nothing is recorded. Ctrl-C ends.
 
-    --http without a HOST is for this machine. With one, whoever reaches it sees people, without a password.
+    --http without a HOST is for this machine. With one, whoever reaches it sees people, without a password. It also has
+    /metrics for Prometheus, and /healthz, which answers 503 while no camera runs.
+
+    A camera that is away is waited for (--reconnect). When every camera has failed, watch ends with an error.
     """
     check_camera_flags(flags, sources)
     if quiet:
@@ -121,7 +126,6 @@ def watch(
                 timeline=timeline,
             )
         )
-        page = None if http is None else stack.enter_context(_page(http, names, service, quiet))
         pipeline = CameraPipeline(
             chosen.cameras,
             service,
@@ -132,6 +136,8 @@ def watch(
             timeline=timeline,
         )
         state = WatchState(names, pipeline, service)
+        health = CameraHealth(pipeline, readers, state)
+        page = None if http is None else stack.enter_context(_page(http, names, service, health, quiet))
         with pipeline, show_state(state, quiet):
             watch_cameras(pipeline, naming, state, page, shown)
         if shown is not None:
@@ -153,16 +159,28 @@ def watch(
     }
     click.echo(format_report(summary, facts, []))
     failure = pipeline.failure()
+    lost = [
+        report.state == "failed" or (report.state == "ended" and reader.source.is_live)
+        for report, reader in zip(reports.values(), readers, strict=True)
+    ]
+    if all(lost):
+        raise failure or UnavailableError("every camera stopped giving frames")
     if failure is not None and not any(report.embedded for report in reports.values()):
         raise failure
 
 
-def _page(http: str, names: list[str], service: EmbeddingService, quiet: bool) -> MjpegPage:
+def _page(http: str, names: list[str], service: EmbeddingService, health: CameraHealth, quiet: bool) -> MjpegPage:
     """The page that ``--http`` asks for, listening."""
     host, _, port = http.rpartition(":")
     if not port.isdecimal():
         raise click.UsageError(f"--http is [HOST:]PORT, such as 8080 or 127.0.0.1:8080; got {http!r}")
-    page = MjpegPage(names, service.prometheus_text, host.strip("[]") or "127.0.0.1", int(port))
+    page = MjpegPage(
+        names,
+        lambda: service.prometheus_text() + health.prometheus_text(),
+        host.strip("[]") or "127.0.0.1",
+        int(port),
+        health.trouble,
+    )
     page.open()
     console = stderr_console(quiet)
     console.print(f"watch at {page.url}", markup=False, soft_wrap=True)

@@ -36,6 +36,7 @@ class WatchState:
 
     def __init__(self, cameras: Sequence[str], pipeline: CameraPipeline, service: EmbeddingService) -> None:
         self._pipeline, self._service = pipeline, service
+        self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._seen = {name: _Seen() for name in cameras}
 
@@ -46,6 +47,11 @@ class WatchState:
             camera = self._seen[seen.camera]
             camera.people = people
             camera.times_s.append(now)
+
+    def age_s(self, name: str) -> float:
+        """Seconds since a camera's last frame was through; before the first, since the start."""
+        age_s, _, _ = self._look(name)
+        return min(age_s, time.monotonic() - self._started_s)
 
     def caption(self, name: str) -> str:
         """A line about one camera: ``door  running  9.8/s  2 people``."""

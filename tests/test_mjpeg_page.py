@@ -80,6 +80,18 @@ def test_pages(page: MjpegPage) -> None:
             urlopen(page.url + path)
 
 
+def test_health_says_why_the_service_does_not_work() -> None:
+    trouble = ["no camera runs; büro: failed"]
+    with MjpegPage(["a"], str, port=0, trouble=lambda: trouble[0]) as page:
+        with pytest.raises(HTTPError, match="503") as raised:
+            urlopen(page.url + "healthz")
+        assert raised.value.read().decode() == "no camera runs; büro: failed\n"
+        raised.value.close()
+        trouble[0] = ""
+        with urlopen(page.url + "healthz") as answer:
+            assert answer.read() == b"ok\n"
+
+
 def test_a_client_gets_the_newest_picture_and_each_once(page: MjpegPage) -> None:
     assert not page.is_watched
     page.show(ALL, grey(10))

@@ -19,11 +19,12 @@ from hamr_edge import Embedder, InputError
 from hamr_edge.annotate import draw_people
 from hamr_edge.cli import hamr_edge, main
 from hamr_edge.embedding_space import EmbeddingSpace
-from hamr_edge.errors import UnavailableError
+from hamr_edge.errors import HamrEdgeError, UnavailableError
 from hamr_edge.gallery import Gallery
 from hamr_edge.sidecar import load_sidecar, sidecar_path, write_sidecar
 from hamr_edge.video import open_source
 from tests.artifacts import write_tiny_artifact
+from tests.motion_jpeg import MotionJpegServer
 from tests.video_files import moving_square, write_video
 
 
@@ -132,6 +133,19 @@ def test_a_source_that_does_not_open_is_an_error(
         main(["watch", str(broken), "-m", str(tiny_artifact), "--detections", str(detections), "--quiet"])
     assert stop.value.code == 2
     assert "v.avi is not a video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reconnect", [0, 1])
+def test_cameras_that_all_fail_after_their_first_frames_are_an_error(
+    detections: Path, tiny_artifact: Path, reconnect: int
+) -> None:
+    with MotionJpegServer(frames=20) as camera, MotionJpegServer(frames=20) as other:
+        options = ["--detections", detections, "--detections", detections, "--reconnect", reconnect]
+        result = run(camera.url, other.url, "-m", tiny_artifact, *options)
+    assert isinstance(result.exception, HamrEdgeError), result.output
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith("127.0.0.1")]
+    assert all(int(row[3]) > 0 for row in rows)  # embedded
+    assert len(rows) == 2
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]])
