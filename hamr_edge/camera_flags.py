@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -24,6 +25,24 @@ from hamr_edge.video import DEFAULT_FOLDER_FPS, Capture, Frame, FrameSource, hid
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _FILE = click.Path(dir_okay=False, path_type=Path)
+FOREVER = math.inf
+"""Attempts of ``--reconnect forever``."""
+_EMBED_ATTEMPTS = 5
+
+
+class _Attempts(click.ParamType):
+    """A count from 0, or ``forever``."""
+
+    name = "attempts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if value == "forever":
+            return FOREVER
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is neither a number of attempts, 0 for none, nor 'forever'", param, ctx)
+        return int(value)
+
+
 _FLAGS = (
     click.option(
         "--model", "-m", required=True, type=click.Path(path_type=Path), help="Artifact or checkpoint folder."
@@ -92,10 +111,10 @@ _FLAGS = (
     click.option("--max-batch", type=click.IntRange(1), help="Crops of one batch.  [default: the artifact's maximum]"),
     click.option(
         "--reconnect",
-        type=click.IntRange(0),
-        default=5,
-        show_default=True,
-        help="Attempts in a row to open a camera or stream again before it is given up.",
+        type=_Attempts(),
+        metavar="N|forever",
+        help="Attempts in a row to open a camera or stream again before it is given up; 0 for none.  "
+        f"[default: {_EMBED_ATTEMPTS} for embed; forever for watch, which waits for its cameras]",
     ),
     click.option(
         "--stall-after",
@@ -246,9 +265,12 @@ def make_readers(cameras: Sequence[Camera], flags: dict[str, Any], timeline: Tim
     ]
 
 
-def reconnect_rule(flags: dict[str, Any]) -> Reconnect | None:
-    """How ``--reconnect`` opens a live source again."""
-    return Reconnect(attempts=flags["reconnect"]) if flags["reconnect"] else None
+def reconnect_rule(flags: dict[str, Any], default: float = _EMBED_ATTEMPTS) -> Reconnect | None:
+    """How ``--reconnect`` opens a live source again; ``default`` attempts without it."""
+    attempts = default if flags["reconnect"] is None else flags["reconnect"]
+    if not attempts:
+        return None
+    return Reconnect(attempts=None if attempts == FOREVER else int(attempts))
 
 
 def name_cameras(sources: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hamr_edge.camera_flags import (
+    FOREVER,
     camera_flags,
     check_camera_flags,
     choose_cameras,
@@ -104,7 +105,7 @@ def watch(
         FrameReader(
             LoopedSource(source) if loop else source,
             when_full="block" if fast else "drop_oldest",
-            reconnect=reconnect_rule(flags),
+            reconnect=reconnect_rule(flags, FOREVER),
             stall_after_s=flags["stall_after"],
             paced=not fast,
         )
