@@ -32,7 +32,7 @@ class CameraHealth:
         if any(report.state in _ALIVE for report in reports.values()):
             return ""
         words = [
-            f"{name}: {report.state}, {report.error}" if report.error else f"{name}: {report.state}"
+            ", ".join(filter(None, (f"{name}: {report.state}", self._state.error(name, report))))
             for name, report in reports.items()
         ]
         return f"no camera runs; {'; '.join(words)}"

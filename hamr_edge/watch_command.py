@@ -136,7 +136,7 @@ def watch(
             should_stop=lambda: stop.requested or (deadline is not None and time.monotonic() >= deadline),
             timeline=timeline,
         )
-        state = WatchState(names, pipeline, service)
+        state = WatchState(names, pipeline, service, readers)
         health = CameraHealth(pipeline, readers, state)
         page = None if http is None else stack.enter_context(_page(http, names, service, health, quiet))
         with pipeline, show_state(state, quiet):

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hamr_edge.camera_report import CameraReport, EmbeddedFrame
 from hamr_edge.cameras import CameraPipeline
+from hamr_edge.frame_reader import FrameReader
 from hamr_edge.naming import Named
 from hamr_edge.pipeline import EmbeddingService
 
@@ -32,10 +33,18 @@ class WatchState:
         cameras: Names.
         pipeline: Says how the cameras are.
         service: Says how the model is.
+        readers: Of the cameras, in order: each says why its source is away.
     """
 
-    def __init__(self, cameras: Sequence[str], pipeline: CameraPipeline, service: EmbeddingService) -> None:
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        pipeline: CameraPipeline,
+        service: EmbeddingService,
+        readers: Sequence[FrameReader] = (),
+    ) -> None:
         self._pipeline, self._service = pipeline, service
+        self._readers = dict(zip(cameras, readers, strict=False))
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._seen = {name: _Seen() for name in cameras}
@@ -53,6 +62,12 @@ class WatchState:
         age_s, _, _ = self._look(name)
         return min(age_s, time.monotonic() - self._started_s)
 
+    def error(self, name: str, report: CameraReport) -> str:
+        """Why a camera failed or its source is away, or its last failed frame; empty without one."""
+        if report.state in ("reconnecting", "stalled") and name in self._readers:
+            return self._readers[name].status.error or report.error
+        return report.error
+
     def caption(self, name: str) -> str:
         """A line about one camera: ``door  running  9.8/s  2 people``."""
         report = self._pipeline.report()[name]
@@ -66,7 +81,7 @@ class WatchState:
             age_s, rate, people = self._look(name)
             words = [name, report.state, f"{rate:.1f} frames/s", f"last {age_s:.1f} s ago", _count(people)]
             words += [_names(people)] if people else []
-            words += _troubles(report)
+            words += _troubles(report, self.error(name, report))
             lines.append("  ".join(words))
         return [*lines, self._service_line()]
 
@@ -86,7 +101,8 @@ class WatchState:
         for name, report in self._pipeline.report().items():
             age_s, rate, people = self._look(name)
             good = report.state in ("running", "ended")
-            who = report.error if report.error and not good else _names(people)
+            error = self.error(name, report)
+            who = error if error and not good else _names(people)
             age = f"{age_s:.1f}" if age_s < 1e6 else "-"
             counts = (report.dropped, report.failed, len(people))
             cells = (f"{rate:.1f}", age, *map(str, counts), who)
@@ -124,6 +140,6 @@ def _count(people: list[Named]) -> str:
     return "1 person" if len(people) == 1 else f"{len(people)} people"
 
 
-def _troubles(report: CameraReport) -> list[str]:
+def _troubles(report: CameraReport, error: str) -> list[str]:
     words = [f"{count} {word}" for count, word in ((report.dropped, "dropped"), (report.failed, "failed")) if count]
-    return [*words, report.error] if report.error else words
+    return [*words, error] if error else words

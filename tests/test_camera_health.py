@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from hamr_edge import Embedder
 from hamr_edge.camera_health import CameraHealth
@@ -39,7 +41,7 @@ class Watched:
         cameras = [Camera(name, source, find_nobody) for name, source in sources.items()]
         self.readers = [FrameReader(camera.source, ahead=2, reconnect=AT_ONCE) for camera in cameras]
         self.pipeline = CameraPipeline(cameras, service, readers=self.readers)
-        self.state = WatchState(list(sources), self.pipeline, service)
+        self.state = WatchState(list(sources), self.pipeline, service, self.readers)
         self.health = CameraHealth(self.pipeline, self.readers, self.state)
 
     def watch(self) -> None:
@@ -63,6 +65,17 @@ def test_there_is_no_trouble_while_one_camera_runs(service: EmbeddingService, ne
         assert watched.health.trouble() == ""
         never.set()
     assert watched.health.trouble() == "no camera runs; door: stopped; yard: failed, x"
+
+
+def test_a_source_that_is_away_says_why(service: EmbeddingService) -> None:
+    watched = Watched(service, door=ScriptedSource(GONE))
+    with watched.pipeline:
+        wait_until(lambda: watched.pipeline.report()["door"].state == "reconnecting")
+        assert watched.health.trouble() == "no camera runs; door: reconnecting, the camera is gone"
+        assert watched.state.lines()[0].endswith("the camera is gone")
+        console = Console(file=io.StringIO(), width=140)
+        console.print(watched.state)
+        assert "the camera is gone" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_service_that_stopped_is_trouble(service: EmbeddingService) -> None:
