@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import logging
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hamr_edge.drawn_text import to_ascii
 from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.identities import Identities
 from hamr_edge.output_file import OutputFile
@@ -72,7 +72,7 @@ def _draw_label(
     canvas: NDArray[np.uint8], text: str, x: int, bottom: int, color: tuple[int, int, int], unit: float
 ) -> None:
     """Text on a filled ground whose lower left corner is (x, bottom), moved into the image where it would stick out."""
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "replace").decode()  # all that OpenCV's font has
+    text = to_ascii(text)
     scale, weight, margin = max(0.35, 0.42 * unit), max(1, round(0.9 * unit)), max(2, round(2.5 * unit))
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, weight)
     width, height = text_width + 2 * margin, text_height + 2 * margin

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hamr_edge.drawn_text import to_ascii
+
 _GROUND, _INK, _DIM = (24, 24, 24), (235, 235, 235), (130, 130, 130)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _CAPTION_HEIGHT = 22
@@ -39,7 +41,7 @@ def make_mosaic(
             y, x = top + (height - fitted.shape[0]) // 2, left + (width - fitted.shape[1]) // 2
             whole[y : y + fitted.shape[0], x : x + fitted.shape[1]] = fitted
         ink = _DIM if picture is None else _INK
-        text = captions.get(name, name)
+        text = to_ascii(captions.get(name, name))
         cv2.putText(whole, text, (left + 6, top + height + 16), _FONT, 0.45, ink, 1, cv2.LINE_AA)
     return whole
 

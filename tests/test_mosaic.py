@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hamr_edge.drawn_text import to_ascii
 from hamr_edge.mosaic import fit_inside, make_mosaic
 
 
@@ -34,3 +35,16 @@ def test_a_camera_without_a_picture_has_its_place_and_its_caption() -> None:
     assert whole[:40, :80].max() < 40
     assert whole[40:62, :80].max() > 100  # words
     assert whole[:40, 80:].max() == 200
+
+
+def test_captions_are_drawn_without_accents() -> None:
+    same = [make_mosaic({"a": None}, {"a": caption}, cell_wh=(160, 40)) for caption in ("büro", "buro")]
+    np.testing.assert_array_equal(*same)
+    assert (same[0] != make_mosaic({"a": None}, {"a": "b??ro"}, cell_wh=(160, 40))).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"), [("büro", "buro"), ("Zoë 0.91", "Zoe 0.91"), ("ﬁ", "fi"), ("кухня", "?????"), ("", "")]
+)
+def test_words_as_a_font_has_them(text: str, drawn: str) -> None:
+    assert to_ascii(text) == drawn
