@@ -30,17 +30,12 @@ FOREVER = math.inf
 _EMBED_ATTEMPTS = 5
 
 
-class _Attempts(click.ParamType):
-    """A count from 0, or ``forever``."""
-
-    name = "attempts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if value == "forever":
-            return FOREVER
-        if not str(value).isdecimal():
-            self.fail(f"{value!r} is neither a number of attempts, 0 for none, nor 'forever'", param, ctx)
-        return int(value)
+def _read_attempts(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value == "forever":
+        return FOREVER
+    if value is not None and not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number of attempts, 0 for none, nor 'forever'", ctx, param)
+    return None if value is None else int(value)
 
 
 _FLAGS = (
@@ -111,7 +106,7 @@ _FLAGS = (
     click.option("--max-batch", type=click.IntRange(1), help="Crops of one batch.  [default: the artifact's maximum]"),
     click.option(
         "--reconnect",
-        type=_Attempts(),
+        callback=_read_attempts,
         metavar="N|forever",
         help="Attempts in a row to open a camera or stream again before it is given up; 0 for none.  "
         f"[default: {_EMBED_ATTEMPTS} for embed; forever for watch, which waits for its cameras]",
