@@ -68,6 +68,14 @@ def draw_people(
     return canvas
 
 
+def grey_out(picture: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
+    """A copy of an old (H, W, 3) uint8 BGR picture: no colours, half as bright, words in the lower left corner."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) // 2
+    canvas: NDArray[np.uint8] = np.repeat(grey[:, :, None], 3, axis=2)
+    _draw_label(canvas, words, 0, canvas.shape[0], _LIGHT, min(canvas.shape[:2]) / 360)
+    return canvas
+
+
 def _draw_label(
     canvas: NDArray[np.uint8], text: str, x: int, bottom: int, color: tuple[int, int, int], unit: float
 ) -> None:

@@ -146,6 +146,11 @@ class MjpegPage(Openable):
         with self._changed:
             return self._clients > 0
 
+    def has_picture(self, name: str) -> bool:
+        """Whether a client that comes now sees a picture of a camera at once."""
+        with self._changed:
+            return name in self._pictures
+
     def show(self, name: str, picture: NDArray[np.uint8]) -> None:
         """Make a (H, W, 3) uint8 BGR picture the newest of a camera, or of :data:`ALL`; it must not change later."""
         with self._changed:
@@ -162,9 +167,12 @@ class MjpegPage(Openable):
             return True
 
     def leave(self) -> None:
-        """Count a client out."""
+        """Count a client out; when the last one goes, so do the pictures: the next is not to begin with old ones."""
         with self._changed:
             self._clients -= 1
+            if not self._clients:
+                self._pictures.clear()
+                self._encoded.clear()
 
     def next_jpeg(self, name: str, after: int) -> tuple[int, bytes] | None:
         """Wait for a picture newer than number ``after``: its number and JPEG; None once the page is closed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.live import Live
 
-from hamr_edge.annotate import draw_people
 from hamr_edge.cameras import CameraPipeline
 from hamr_edge.errors import UnavailableError
-from hamr_edge.mjpeg_page import ALL, MjpegPage
-from hamr_edge.mosaic import make_mosaic
+from hamr_edge.live_pictures import LivePictures
+from hamr_edge.mjpeg_page import MjpegPage
 from hamr_edge.naming import Naming
 from hamr_edge.progress import stderr_console
 from hamr_edge.watch_state import WatchState
 
-_PICTURES_PER_S = 12.0
+_TICK_S = 0.5
+"""How often the window hears a key, and pictures tell their age, while no frame comes."""
 _LINES_EVERY_S = 5.0
 _TITLE = "hamr-edge watch"
 
@@ -59,7 +58,7 @@ class Window:
 def watch_cameras(
     pipeline: CameraPipeline, naming: Naming, state: WatchState, page: MjpegPage | None, window: Window | None
 ) -> None:
-    """Show frames until the pipeline ends or the window is closed.
+    """Show frames until the pipeline ends or the window is closed; where none comes, how long ago the last one was.
 
     Args:
         pipeline: Open.
@@ -68,30 +67,14 @@ def watch_cameras(
         page: Open; None without one. Pictures are drawn only while somebody looks.
         window: None without one.
     """
-    names = list(pipeline.report())
-    pictures: dict[str, NDArray[np.uint8] | None] = dict.fromkeys(names)
-    next_mosaic_s = 0.0
-    for seen in pipeline:
-        people = naming.name(seen.embeddings)
-        state.update(seen, people)
-        if window is None and (page is None or not page.is_watched):
-            continue
-        numbers = np.array([person.number for person in people], np.int64)
-        labels = [f"{p.label} {p.similarity:.2f}" if p.is_known else p.label for p in people]
-        picture = draw_people(seen.frame.image, seen.boxes, numbers, labels=labels)
-        pictures[seen.camera] = picture
-        if page is not None:
-            page.show(seen.camera, picture)
-        now = time.monotonic()
-        if now < next_mosaic_s:
-            continue
-        next_mosaic_s = now + 1 / _PICTURES_PER_S
-        mosaic = make_mosaic(pictures, {name: state.caption(name) for name in names})
-        if page is not None:
-            page.show(ALL, mosaic)
-        if window is not None and not window.show(mosaic):
+    pictures = LivePictures(list(pipeline.report()), state, page, window)
+    for seen in pipeline.frames(_TICK_S):
+        if seen is not None:
+            people = naming.name(seen.embeddings)
+            state.update(seen, people)
+            pictures.take(seen, people)
+        if not pictures.refresh():
             pipeline.stop()
-            window = None
 
 
 @contextmanager

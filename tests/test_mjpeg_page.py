@@ -183,6 +183,18 @@ def test_closing_lets_clients_go() -> None:
     stream.connection.close()
 
 
+def test_who_comes_after_the_last_client_left_sees_no_old_picture(page: MjpegPage) -> None:
+    assert page.enter()
+    page.show(ALL, grey(1))
+    assert page.has_picture(ALL)
+    page.leave()
+    assert not page.has_picture(ALL)
+    page.show(ALL, grey(200))
+    stream = Stream(page, "/stream.mjpg")
+    assert abs(int(stream.read().mean()) - 200) < 3
+    stream.connection.close()
+
+
 def test_too_many_clients_are_told(page: MjpegPage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hamr_edge.mjpeg_page._MOST_CLIENTS", 1)
     assert page.enter()
