@@ -23,7 +23,7 @@ from hamr_edge.watch_state import WatchState
 
 _TICK_S = 0.5
 """How often the window hears a key, and pictures tell their age, while no frame comes."""
-_LINES_EVERY_S = 5.0
+_TABLE_EVERY_S, _LINES_EVERY_S = 0.25, 5.0
 _TITLE = "hamr-edge watch"
 
 
@@ -89,7 +89,10 @@ def show_state(state: WatchState, quiet: bool) -> Iterator[None]:
     if quiet:
         yield
     elif console.is_terminal:
-        with Live(state, console=console, refresh_per_second=4):
+        # Live draws under its lock, and the state takes the readers': a reader that logs meanwhile would hold its own
+        # and wait for Live's. So the table is made first.
+        live = Live(state.__rich__(), console=console, auto_refresh=False)
+        with live, _every(_TABLE_EVERY_S, lambda: live.update(state.__rich__(), refresh=True)):
             yield
     else:
         with _every(_LINES_EVERY_S, lambda: console.print("\n".join(state.lines()), markup=False, soft_wrap=True)):
