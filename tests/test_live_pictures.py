@@ -129,8 +129,9 @@ def test_the_picture_of_a_camera_that_is_silent_is_greyed_and_its_age_counts(
 
 
 def test_nothing_is_drawn_before_somebody_looks_and_then_all_cameras_are(
-    watch: Callable[..., CameraPipeline], never: threading.Event
+    watch: Callable[..., CameraPipeline], never: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hamr_edge.live_pictures.STALE_S", 1e9)  # nothing but the page's emptiness asks for a picture
     page = Page(["door", "yard"])
     pipeline = watch(page, None, door=Colourful([1, never], is_live=True), yard=Colourful([1, never], is_live=True))
     wait_until(lambda: all(report.embedded for report in pipeline.report().values()))
