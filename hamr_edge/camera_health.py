@@ -7,6 +7,7 @@ from typing import get_args
 
 from hamr_edge.cameras import CameraPipeline
 from hamr_edge.frame_reader import FrameReader
+from hamr_edge.prometheus import PREFIX, escape_label, metric_head
 from hamr_edge.reader_status import ReaderState
 from hamr_edge.watch_state import WatchState
 
@@ -47,10 +48,10 @@ class CameraHealth:
             "1 while frames come.",
             {name: int(state == "running") for name, state in states.items()},
         )
-        lines += _head("camera_state", "gauge", "1 for the state that a camera is in.")
+        lines += metric_head("camera_state", "gauge", "1 for the state that a camera is in.")
         for name, now in states.items():
-            label = f'camera="{_escape(name)}"'
-            lines += [f'hamr_edge_camera_state{{{label},state="{state}"}} {int(state == now)}' for state in _STATES]
+            label = f'camera="{escape_label(name)}"'
+            lines += [f'{PREFIX}camera_state{{{label},state="{state}"}} {int(state == now)}' for state in _STATES]
         lines += _metric(
             "frames_decoded_total",
             "counter",
@@ -79,13 +80,5 @@ class CameraHealth:
 
 
 def _metric(name: str, kind: str, words: str, values: Mapping[str, float]) -> list[str]:
-    rows = [f'hamr_edge_{name}{{camera="{_escape(camera)}"}} {value}' for camera, value in values.items()]
-    return [*_head(name, kind, words), *rows]
-
-
-def _head(name: str, kind: str, words: str) -> list[str]:
-    return [f"# HELP hamr_edge_{name} {words}", f"# TYPE hamr_edge_{name} {kind}"]
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    rows = [f'{PREFIX}{name}{{camera="{escape_label(camera)}"}} {value}' for camera, value in values.items()]
+    return [*metric_head(name, kind, words), *rows]

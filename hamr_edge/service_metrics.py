@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hamr_edge.prometheus import escape_label, metric_head
+
 OUTCOMES = ("completed", "failed", "dropped", "rejected", "cancelled")
 """What can become of a request. Each has one outcome, once."""
 _RECENT = 2048
@@ -154,37 +156,32 @@ class MetricsRecorder:
     def prometheus_text(self, waiting_crops: int) -> str:
         """The metrics in Prometheus' text format, version 0.0.4, ending in a line break."""
         with self._lock:
-            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in self._model_labels.items())
-            lines = [*_head("model_info", "gauge", "The model that embeds."), f"hamr_edge_model_info{{{labels}}} 1"]
-            lines += _head("waiting_crops", "gauge", "Crops that are in no batch yet.")
+            labels = ",".join(f'{name}="{escape_label(value)}"' for name, value in self._model_labels.items())
+            lines = [
+                *metric_head("model_info", "gauge", "The model that embeds."),
+                f"hamr_edge_model_info{{{labels}}} 1",
+            ]
+            lines += metric_head("waiting_crops", "gauge", "Crops that are in no batch yet.")
             lines.append(f"hamr_edge_waiting_crops {waiting_crops}")
-            lines += _head("inference_seconds_total", "counter", "Seconds in which the network was at work.")
+            lines += metric_head("inference_seconds_total", "counter", "Seconds in which the network was at work.")
             lines.append(f"hamr_edge_inference_seconds_total {self._inference_s:.9g}")
-            lines += _head("batch_crops", "histogram", "Crops of one batch.")
+            lines += metric_head("batch_crops", "histogram", "Crops of one batch.")
             lines += self._batch.lines("hamr_edge_batch_crops")
-            cameras = {f'camera="{_escape(name)}"': camera for name, camera in self._cameras.items()}
-            lines += _head("requests_total", "counter", "Frames by what became of them.")
+            cameras = {f'camera="{escape_label(name)}"': camera for name, camera in self._cameras.items()}
+            lines += metric_head("requests_total", "counter", "Frames by what became of them.")
             for label, camera in cameras.items():
                 for outcome in OUTCOMES:
                     count = camera.outcomes[outcome]
                     lines.append(f'hamr_edge_requests_total{{{label},outcome="{outcome}"}} {count}')
-            lines += _head("requests_pending", "gauge", "Frames that wait or are being embedded.")
+            lines += metric_head("requests_pending", "gauge", "Frames that wait or are being embedded.")
             for label, camera in cameras.items():
                 pending = camera.submitted - sum(camera.outcomes.values())
                 lines.append(f"hamr_edge_requests_pending{{{label}}} {pending}")
-            lines += _head("people_total", "counter", "Embeddings given.")
+            lines += metric_head("people_total", "counter", "Embeddings given.")
             lines += [f"hamr_edge_people_total{{{label}}} {camera.people}" for label, camera in cameras.items()]
-            lines += _head(
+            lines += metric_head(
                 "latency_seconds", "histogram", "From the submission of a frame with people to its embeddings."
             )
             for label, camera in cameras.items():
                 lines += camera.latency.lines("hamr_edge_latency_seconds", label)
         return "\n".join(lines) + "\n"
-
-
-def _head(name: str, kind: str, words: str) -> list[str]:
-    return [f"# HELP hamr_edge_{name} {words}", f"# TYPE hamr_edge_{name} {kind}"]
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
