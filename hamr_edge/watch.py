@@ -25,6 +25,8 @@ _TICK_S = 0.5
 """How often the window hears a key, and pictures tell their age, while no frame comes."""
 _TABLE_EVERY_S, _LINES_EVERY_S = 0.25, 5.0
 _TITLE = "hamr-edge watch"
+_LARGEST_WINDOW_WH = (1600, 900)
+"""At first; the user may make it larger."""
 
 
 class Window:
@@ -38,14 +40,20 @@ class Window:
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UnavailableError("there is no display for --window; --http 8080 shows the same in a browser")
         try:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise UnavailableError(
                 "this OpenCV has no windows (opencv-python-headless?); --http 8080 shows the same in a browser"
             ) from error
+        self._has_size = False
 
     def show(self, picture: NDArray[np.uint8]) -> bool:
         """Show a (H, W, 3) uint8 BGR picture; False when the user wants to stop."""
+        if not self._has_size:  # OpenCV's own is 400 x 300; afterwards it is the user's
+            height, width = picture.shape[:2]
+            shrink = min(1.0, _LARGEST_WINDOW_WH[0] / width, _LARGEST_WINDOW_WH[1] / height)
+            cv2.resizeWindow(_TITLE, int(width * shrink), int(height * shrink))
+            self._has_size = True
         cv2.imshow(_TITLE, picture)
         key = cv2.waitKey(1) & 0xFF
         return key not in (27, ord("q")) and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1
