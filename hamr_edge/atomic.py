@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from hamr_edge.errors import InputError
 
+_log = logging.getLogger(__name__)
+_TOKEN_BYTES = 8
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+
+def replace_file(path: Path, write: Callable[[Path], object], mode: int = 0o666) -> None:
     """Write a file under a temporary name beside it, then rename: readers see the old one or the new one, whole.
 
     Args:
         path: The file to make or replace; its folder must exist.
-        write: Called with the temporary name. If it raises, ``path`` stays as it was.
+        write: Called with the temporary name, an empty file. If it raises, ``path`` stays as it was.
+        mode: Permissions of the file, less those that the umask takes.
     """
     temporary = temporary_name(path)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
         write(temporary)
         temporary.replace(path)
@@ -25,8 +34,32 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside ``path``, with its suffix, that no other process uses."""
-    return path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """A hidden name beside ``path``, with its suffix, that nobody else uses.
+
+    Drawn, not counted: two threads share a process number, and so do the first processes of two containers.
+    """
+    return path.with_name(f".{path.stem}.{secrets.token_hex(_TOKEN_BYTES)}{path.suffix}")
+
+
+def delete_leftovers(path: Path) -> None:
+    """Delete what a killed process left under a name of :func:`temporary_name`; for who alone writes ``path``."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}{re.escape(path.suffix)}")
+    for found in path.parent.iterdir():
+        if pattern.fullmatch(found.name):
+            try:
+                found.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s is what a killed process left of %s, and cannot be deleted: %s", found, path, error)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's names on the disk, where the system can: after a rename and a power cut the new file is there."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def make_folder(path: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hamr_edge.embedding_space import EmbeddingSpace
 from hamr_edge.errors import InputError
-from hamr_edge.gallery_file import check_gallery_path, file_stamp, read_gallery, write_gallery
+from hamr_edge.gallery_file import check_gallery_path, file_stamp, read_gallery, replace_gallery
 from hamr_edge.gallery_index import GalleryIndex, IndexKind
 from hamr_edge.gallery_input import check_embeddings, check_name, check_retention, check_search, check_time
 from hamr_edge.gallery_rows import GalleryRows, Matches, Person
@@ -247,13 +247,8 @@ class Gallery:
         with self._lock:
             self._expire()
             known = None if self._file is None or self._file[0] != path.absolute() else self._file[1]
-            if not overwrite and file_stamp(path) != known:
-                raise InputError(
-                    f"gallery {path} was made or changed by another since; load it and enrol or forget there, or "
-                    "overwrite it"
-                )
-            write_gallery(path, self._rows.to_record(tuple(self._spaces), self._retention_s))
-            self._file = (path.absolute(), file_stamp(path))
+            record = self._rows.to_record(tuple(self._spaces), self._retention_s)
+            self._file = (path.absolute(), replace_gallery(path, record, known, overwrite))
 
     @classmethod
     def load(

@@ -13,9 +13,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hamr_edge.atomic import check_target, replace_file
+from hamr_edge.atomic import check_target, delete_leftovers, replace_file, sync_folder
 from hamr_edge.embedding_space import EmbeddingSpace
 from hamr_edge.errors import InputError
+from hamr_edge.file_lock import lock_file
 
 SCHEMA = 1
 SUFFIX = ".npz"
@@ -68,11 +69,48 @@ def file_stamp(path: str | Path) -> tuple[int, ...] | None:
     return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
-def write_gallery(path: Path, record: GalleryRecord) -> None:
-    """Write a gallery: readers see the old file or the new one, whole.
+def replace_gallery(
+    path: Path, record: GalleryRecord, known: tuple[int, ...] | None, overwrite: bool = False
+) -> tuple[int, ...] | None:
+    """Write a gallery: readers see the old file or the new one, whole, and of two writers the second is refused.
 
     A new file can be read and written by its owner alone; one that is there keeps its permissions.
+
+    Args:
+        path: The file, not a link to it.
+        record: What it shall hold.
+        known: Stamp of the file whose content the record takes into account; None when there was none.
+        overwrite: Replace another file too.
+
+    Returns:
+        The stamp of the new file.
+
+    Raises:
+        InputError: There is another file than the known one, or it cannot be written.
     """
+    try:
+        with lock_file(path) as is_alone:
+            found = file_stamp(path)
+            if found != known and not overwrite:
+                raise InputError(_who_was_faster(path, found))
+            if is_alone:
+                delete_leftovers(path)
+            replace_file(path, lambda part: _write(part, path, record), _PRIVATE)
+            sync_folder(path.parent)
+            return file_stamp(path)
+    except OSError as error:
+        raise InputError(
+            f"gallery {path} cannot be written: {error.strerror or error}; the file is as it was"
+        ) from error
+
+
+def _who_was_faster(path: Path, found: tuple[int, ...] | None) -> str:
+    if found is None:
+        return f"gallery {path} was deleted by another since; overwrite it to make it again, with all its people"
+    return f"gallery {path} was made or changed by another since; load it and enrol or forget there, or overwrite it"
+
+
+def _write(part: Path, path: Path, record: GalleryRecord) -> None:
     header = {
         "schema": SCHEMA,
         "spaces": [space.to_json() for space in record.spaces],
@@ -89,21 +127,12 @@ def write_gallery(path: Path, record: GalleryRecord) -> None:
         "cameras": record.camera_places,
         "times_s": record.times_s,
     }
-
-    def write(part: Path) -> None:
-        mode = path.stat().st_mode & 0o777 if path.exists() else _PRIVATE
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, _PRIVATE)) as file:
-            np.savez(file, **members)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(mode)
-
-    try:
-        replace_file(path, write)
-    except OSError as error:
-        raise InputError(
-            f"gallery {path} cannot be written: {error.strerror or error}; the file is as it was"
-        ) from error
+    mode = path.stat().st_mode & 0o777 if path.exists() else _PRIVATE
+    with part.open("wb") as file:
+        np.savez(file, **members)
+        file.flush()
+        os.fsync(file.fileno())
+    part.chmod(mode)
 
 
 def read_gallery(path: str | Path) -> GalleryRecord:

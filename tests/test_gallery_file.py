@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -61,7 +63,9 @@ def test_nothing_of_a_forgotten_person_is_in_the_file(tmp_path: Path) -> None:
     # Not a part of one either: four values are 16 bytes that no other row has.
     assert not any(row[start : start + 4].tobytes() in stored for row in rows[30:] for start in range(0, 16, 4))
     assert all(row.tobytes() in stored for row in rows[:30])
-    assert list(tmp_path.iterdir()) == [path]
+    lock = tmp_path / ".known.npz.lock"
+    assert sorted(tmp_path.iterdir()) == [lock, path]
+    assert lock.read_bytes() == b""
 
 
 def test_what_is_too_old_is_deleted_on_loading_and_from_the_file_on_saving(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_others_changes_are_not_overwritten_unasked(tmp_path: Path) -> None:
         Gallery(SPACE).save(path)
     stale.save(path, overwrite=True)
     path.unlink()
-    with pytest.raises(InputError, match="made or changed by another since"):
+    with pytest.raises(InputError, match="was deleted by another since; overwrite it to make it again"):
         stale.save(path)
 
 
@@ -224,3 +228,50 @@ def test_every_artifact_that_enrolled_is_stamped_in(tmp_path: Path, tiny_artifac
     with pytest.raises(InputError, match="agreement not measured"):
         Gallery.load(path, third)
     assert len(Gallery.load(path, third, allow_mixed=True)) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the lock is POSIX's")
+def test_of_two_who_save_at_once_the_second_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "known.npz"
+    crowd(1, 1)[0].save(path)
+    for turn in range(5):
+        both, refused = threading.Barrier(2), []
+
+        def save(gallery: Gallery, both: threading.Barrier = both, refused: list[str] = refused) -> None:
+            both.wait(20)
+            try:
+                gallery.save(path)
+            except InputError as error:
+                refused.append(str(error))
+
+        galleries = [Gallery.load(path), Gallery.load(path)]
+        threads = [threading.Thread(target=save, args=(gallery,)) for gallery in galleries]
+        for number, gallery in enumerate(galleries):
+            gallery.enrol(f"{turn} {number}", unit_rows(200 + 2000 * number, turn))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(refused) == 1
+        assert "made or changed by another since" in refused[0]
+        assert len(Gallery.load(path).people()) == 2 + turn  # whole, and of one of both
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the lock is POSIX's")
+def test_what_a_killed_save_left_is_deleted_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "known.npz"
+    gallery, rows = crowd(1, 1)
+    gallery.save(path)
+    code = (
+        "import os, numpy as np\nfrom hamr_edge.gallery import Gallery\n"
+        f"gallery = Gallery.load({str(path)!r})\n"
+        f"gallery.enrol('victim', np.array({rows.tolist()}))\n"
+        "os.fsync = lambda number: os.kill(os.getpid(), 9)\n"
+        f"gallery.save({str(path)!r})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    left = [file for file in tmp_path.iterdir() if file.suffix == ".npz" and file != path]
+    assert len(left) == 1
+    assert b"victim" in left[0].read_bytes()
+    gallery.save(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".known.npz.lock", "known.npz"]
