@@ -65,8 +65,6 @@ class EmbeddingSpace:
         Raises:
             InputError: They may not; the message names both sides.
         """
-        if other.artifact_sha256 == self.artifact_sha256:
-            return
         facts = (
             ("checkpoint", f"{self.checkpoint_sha256[:12]}...", f"{other.checkpoint_sha256[:12]}...")
             if self.checkpoint_sha256 != other.checkpoint_sha256
@@ -84,6 +82,8 @@ class EmbeddingSpace:
                 f"embeddings of {other.name} cannot be compared with those of {self.name}: the {what} is {others}, "
                 f"expected {own}; embed again with {self.name}, or start another gallery"
             )
+        if other.artifact_sha256 == self.artifact_sha256:
+            return
         least = _guaranteed(self.agreement, other.agreement)
         if least < MIN_AGREEMENT and not allow_mixed:
             raise InputError(
@@ -115,9 +115,15 @@ class EmbeddingSpace:
             raise ValueError(f"unknown or missing entries of the embedding space, got {sorted(values)}")
         height, width = values["input_size_hw"]
         texts = ("checkpoint_sha256", "artifact_sha256", "precision", "compact")
-        if not all(isinstance(values[name], str) for name in texts) or not isinstance(values["embedding_dim"], int):
+        numbers = (values["embedding_dim"], height, width)
+        if not all(isinstance(values[name], str) for name in texts) or not all(isinstance(n, int) for n in numbers):
             raise ValueError("the embedding space has entries of the wrong type")
-        return cls(**{**values, "input_size_hw": (int(height), int(width)), "agreement": float(values["agreement"])})
+        if values["compact"] and not isinstance(json.loads(values["compact"]), dict):
+            raise ValueError(f"the compact projection must be a JSON object, got {values['compact']!r}")
+        agreement = values["agreement"]
+        if not isinstance(agreement, int | float) or not -1 <= agreement <= 1:  # written so that NaN is wrong too
+            raise ValueError(f"the agreement must be a cosine in -1..1, got {agreement!r}")
+        return cls(**{**values, "input_size_hw": (height, width), "agreement": float(agreement)})
 
 
 def _agreement(parity: Mapping[str, Any], is_derived: bool) -> float:
@@ -132,7 +138,7 @@ def _agreement(parity: Mapping[str, Any], is_derived: bool) -> float:
     of_source = parity.get("of_source")
     if measured is None or (is_derived and of_source is None):
         return _UNMEASURED
-    own = min(1.0, float(measured))
+    own = min(1.0, float(measured)) if math.isfinite(float(measured)) else _UNMEASURED
     return own if of_source is None else _guaranteed(own, _agreement(of_source, False))
 
 

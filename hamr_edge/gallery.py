@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from hamr_edge.embedding_space import EmbeddingSpace
 from hamr_edge.errors import InputError
-from hamr_edge.gallery_file import check_gallery_path, file_stamp, read_gallery, replace_gallery
+from hamr_edge.gallery_file import Stamp, check_gallery_path, read_gallery, real_path, replace_gallery
 from hamr_edge.gallery_index import GalleryIndex, IndexKind
-from hamr_edge.gallery_input import check_embeddings, check_name, check_retention, check_search, check_time
+from hamr_edge.gallery_input import (
+    check_cameras,
+    check_count,
+    check_embeddings,
+    check_ids,
+    check_name,
+    check_period,
+    check_person_name,
+    check_retention,
+    check_time,
+    check_unix_time,
+    normalise_name,
+)
 from hamr_edge.gallery_rows import GalleryRows, Matches, Person
+from hamr_edge.people_search import search_people
 from hamr_edge.sidecar import Sidecar
 
 _log = logging.getLogger(__name__)
@@ -50,7 +63,7 @@ class Gallery:
         self._index = GalleryIndex(index, space.embedding_dim)
         self._retention_s = check_retention(retention_s, index)
         self._rows = GalleryRows(space.embedding_dim)
-        self._file: tuple[Path, tuple[int, ...] | None] | None = None
+        self._file: tuple[Path, Stamp | None] | None = None
         self.expired = 0
         """Embeddings deleted so far because their retention time was over."""
 
@@ -63,7 +76,7 @@ class Gallery:
     def __contains__(self, name: object) -> bool:
         with self._lock:
             self._expire()
-            return isinstance(name, str) and self._rows.number_of(name) >= 0
+            return isinstance(name, str) and self._rows.number_of(normalise_name(name)) >= 0
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -106,25 +119,34 @@ class Gallery:
             InputError: An argument is not as expected; the gallery is as it was.
         """
         with self._lock:
-            rows = check_embeddings(embeddings, self._space.embedding_dim)
-            check_name(name, "a person's name")
-            if camera:
-                check_name(camera, "a camera's name")
+            name = check_person_name(name)
+            camera = check_name(camera, "a camera's name") if camera != "" else ""
             seen_s = check_time(time_s, self._retention_s)
+            rows = check_embeddings(embeddings, self._space.embedding_dim)
+            if replace and not len(rows):
+                raise InputError(f"there are no embeddings to replace those of {name!r} by; forget() deletes a person")
             self._expire()
-            if replace:
-                self._keep(self._rows.people != self._rows.number_of(name))
+            before, earlier = len(self._rows), self._rows.number_of(name)
+            try:
+                ids = self._rows.append(name, rows, camera, seen_s)
+                self._index.add(rows)
+            except BaseException:
+                self._rows.truncate(before)
+                self._index.truncate(before)
+                raise
+            finally:
+                rows.fill(0)  # the gallery has a copy of its own
             if self._space not in self._spaces:
                 self._spaces.append(self._space)
-            ids = self._rows.append(name, rows, camera, seen_s)
-            self._index.add(rows)
+            if replace:
+                self._remove(np.flatnonzero(self._rows.people[:before] == earlier))
             return ids
 
     def search(
         self,
         embeddings: ArrayLike,
         k: int = 1,
-        cameras: Collection[str] | None = None,
+        cameras: Iterable[str] | None = None,
         since: float | None = None,
         until: float | None = None,
     ) -> Matches:
@@ -143,28 +165,15 @@ class Gallery:
             InputError: An argument is not as expected.
         """
         with self._lock:
-            queries, allowed = self._start_search(embeddings, k, cameras, since, until)
-            rows = np.full((len(queries), k), -1, np.int64)
-            similarity = np.full((len(queries), k), -np.inf, np.float32)
-            still_open, views = np.arange(len(queries)), 1 if k == 1 else 4 * k
-            while len(still_open):
-                found_rows, found = self._index.search(self._rows.embeddings, queries[still_open], views, allowed)
-                short = np.zeros(len(still_open), np.bool_)
-                for place, query in enumerate(still_open.tolist()):
-                    real = found_rows[place] >= 0
-                    _, first = np.unique(self._rows.people[found_rows[place][real]], return_index=True)
-                    first = np.sort(first)[:k]  # of each person the nearest embedding, nearest person first
-                    rows[query, : len(first)] = found_rows[place][first]
-                    similarity[query, : len(first)] = found[place][first]
-                    short[place] = len(first) < k and real.all()
-                still_open, views = still_open[short], 4 * views
-            return self._rows.matches(rows, similarity)
+            k, queries, allowed = self._start_search(embeddings, k, cameras, since, until)
+            vectors, people = self._rows.embeddings, self._rows.people
+            return self._rows.matches(*search_people(self._index, vectors, people, queries, k, allowed))
 
     def search_views(
         self,
         embeddings: ArrayLike,
         k: int = 1,
-        cameras: Collection[str] | None = None,
+        cameras: Iterable[str] | None = None,
         since: float | None = None,
         until: float | None = None,
     ) -> Matches:
@@ -173,7 +182,7 @@ class Gallery:
         Arguments and errors as :meth:`search`.
         """
         with self._lock:
-            queries, allowed = self._start_search(embeddings, k, cameras, since, until)
+            k, queries, allowed = self._start_search(embeddings, k, cameras, since, until)
             return self._rows.matches(*self._index.search(self._rows.embeddings, queries, k, allowed))
 
     def build_index(self) -> None:
@@ -194,7 +203,7 @@ class Gallery:
         """
         with self._lock:
             self._expire()
-            check_name(new_name, "a person's name")
+            new_name = check_person_name(new_name)
             person = self._known(name)
             if self._rows.number_of(new_name) not in (-1, person):
                 raise InputError(f"{new_name!r} is in the gallery already; take another name, or forget that one first")
@@ -211,17 +220,25 @@ class Gallery:
         """
         with self._lock:
             self._expire()
-            return self._keep(self._rows.people != self._known(name))
+            return self._remove(np.flatnonzero(self._rows.people == self._known(name)))
 
     def forget_views(self, ids: ArrayLike) -> int:
-        """Delete embeddings by their numbers, unknown ones left aside; how many. A person left without any goes too."""
+        """Delete embeddings by their numbers, unknown ones left aside; how many. A person left without any goes too.
+
+        Raises:
+            InputError: ``ids`` are no integers.
+        """
         with self._lock:
-            return self._keep(~np.isin(self._rows.ids, np.asarray(ids, np.int64)))
+            return self._remove(np.flatnonzero(np.isin(self._rows.ids, check_ids(ids))))
 
     def forget_before(self, time_s: float) -> int:
-        """Delete all embeddings seen before a Unix time; how many. A person left without any goes too."""
+        """Delete all embeddings seen before a Unix time; how many. A person left without any goes too.
+
+        Raises:
+            InputError: It is no such time.
+        """
         with self._lock:
-            return self._keep(self._rows.times_s >= check_time(time_s, None))
+            return self._remove(np.flatnonzero(self._rows.times_s < check_unix_time(time_s, "the time")))
 
     def people(self) -> list[Person]:
         """Everybody, by name."""
@@ -246,9 +263,9 @@ class Gallery:
         path = check_gallery_path(path)
         with self._lock:
             self._expire()
-            known = None if self._file is None or self._file[0] != path.absolute() else self._file[1]
+            known = self._file[1] if self._file is not None and self._file[0] == path else None
             record = self._rows.to_record(tuple(self._spaces), self._retention_s)
-            self._file = (path.absolute(), replace_gallery(path, record, known, overwrite))
+            self._file = (path, replace_gallery(path, record, known, overwrite))
 
     @classmethod
     def load(
@@ -270,17 +287,17 @@ class Gallery:
         Raises:
             InputError: The file cannot be read, or its embeddings cannot be compared with the artifact's.
         """
-        stamp = file_stamp(path)
-        record = read_gallery(path)
+        path = real_path(path)
+        record, stamp = read_gallery(path)
         spaces = list(record.spaces)
         space = spaces[0] if sidecar is None else EmbeddingSpace.of(sidecar)
         for known in spaces:
             known.check_compatible(space, allow_mixed)
         gallery = cls(space, index, record.retention_s)
         gallery._spaces = spaces
-        gallery._file = (Path(path).absolute(), stamp)
+        gallery._file = (path, stamp)
         gallery._rows.load(record)
-        gallery._index.add(record.embeddings)
+        gallery._index.add(gallery._rows.embeddings)
         gallery._expire()
         return gallery
 
@@ -288,37 +305,36 @@ class Gallery:
         self,
         embeddings: ArrayLike,
         k: int,
-        cameras: Collection[str] | None,
+        cameras: Iterable[str] | None,
         since: float | None,
         until: float | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-        """The checked queries, and the rows that may be found; None for all."""
+    ) -> tuple[int, NDArray[np.float32], NDArray[np.bool_] | None]:
+        """The checked count and queries, and the rows that may be found; None for all."""
         queries = check_embeddings(embeddings, self._space.embedding_dim)
-        check_search(k, cameras)
+        k, chosen, (start, end) = check_count(k), check_cameras(cameras), check_period(since, until)
         self._expire()
         if not self._index.is_built and len(self._rows) >= _LARGE:
             _log.warning(
                 "the index of %d embeddings is not built: the search is exact and slow; call build_index()",
                 len(self._rows),
             )
-        return queries, self._rows.allowed(cameras, since, until)
+        return k, queries, self._rows.allowed(chosen, start, end)
 
     def _known(self, name: str) -> int:
-        person = self._rows.number_of(name)
+        person = self._rows.number_of(normalise_name(name)) if isinstance(name, str) else -1
         if person < 0:
             raise InputError(f"{name!r} is not in the gallery; 'hamr-edge gallery list' shows who is")
         return person
 
     def _expire(self) -> None:
-        if self._retention_s is not None and len(self._rows):
+        if self._retention_s is not None:
             oldest_s = time.time() - self._retention_s
-            if self._rows.times_s.min() < oldest_s:
-                self.expired += self._keep(self._rows.times_s >= oldest_s)
+            if self._rows.oldest_s < oldest_s:
+                self.expired += self._remove(np.flatnonzero(self._rows.times_s < oldest_s))
 
-    def _keep(self, kept: NDArray[np.bool_]) -> int:
-        """Delete the rows that are not marked, wherever they lie."""
-        removed = int(np.count_nonzero(~kept))
-        if removed:
-            self._index.keep(kept)
-            self._rows.keep(kept)
-        return removed
+    def _remove(self, places: NDArray[np.int64]) -> int:
+        """Delete rows wherever they lie; how many."""
+        if len(places):
+            self._index.remove(places)
+            self._rows.remove(places)
+        return len(places)

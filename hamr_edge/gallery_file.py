@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 import zipfile
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,64 +12,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.atomic import check_target, delete_leftovers, replace_file, sync_folder
-from hamr_edge.embedding_space import EmbeddingSpace
 from hamr_edge.errors import InputError
 from hamr_edge.file_lock import lock_file
+from hamr_edge.gallery_record import MEMBERS, GalleryRecord
 
-SCHEMA = 1
 SUFFIX = ".npz"
 _PRIVATE = 0o600
-_HEADER = "header"
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryRecord:
-    """All that a gallery file holds. The arrays have one row an embedding."""
-
-    spaces: tuple[EmbeddingSpace, ...]
-    """What made the embeddings; the first is the one that the gallery was started with."""
-    names: tuple[str, ...]
-    """Of the people."""
-    cameras: tuple[str, ...]
-    next_id: int
-    """Number of the next embedding; numbers are never given twice."""
-    retention_s: float | None
-    embeddings: NDArray[np.float32]
-    """(N, D) float32, rows of unit norm."""
-    ids: NDArray[np.int64]
-    people: NDArray[np.int32]
-    """(N,) places in ``names``."""
-    camera_places: NDArray[np.int32]
-    """(N,) places in ``cameras``."""
-    times_s: NDArray[np.float64]
-    """(N,) Unix time."""
+Stamp = tuple[int, int, int]
+"""Of a file: what changes when it is replaced."""
 
 
 def check_gallery_path(path: str | Path) -> Path:
-    """The path of a gallery that may be made or replaced.
+    """The path of a gallery that may be made or replaced; of the file itself where it is a link.
 
     Raises:
         InputError: Another suffix, or the folder is missing or cannot be written to.
     """
-    path = Path(path)
-    if path.suffix.lower() != SUFFIX:
+    real = real_path(path)
+    if Path(path).suffix.lower() != SUFFIX:
         raise InputError(f"gallery {path} must end in {SUFFIX}")
-    check_target(path, "gallery")
-    return path
-
-
-def file_stamp(path: str | Path) -> tuple[int, ...] | None:
-    """What changes when a file is replaced; None without one."""
     try:
-        facts = Path(path).stat()
+        check_target(real, "gallery")
+    except OSError as error:
+        raise InputError(f"gallery {path} cannot be written: {error.strerror or error}; name another") from error
+    return real
+
+
+def real_path(path: str | Path) -> Path:
+    """The path without links: a link that is replaced would leave the file as it was, with who was forgotten.
+
+    Raises:
+        InputError: It is no path, or a link that leads to itself.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"gallery {str(path)!r} is no path to a file: {error}; name another") from error
+
+
+def file_stamp(path: str | Path) -> Stamp | None:
+    """The stamp of a file; None without one."""
+    try:
+        return _stamp(Path(path).stat())
     except FileNotFoundError:
         return None
+
+
+def _stamp(facts: os.stat_result) -> Stamp:
     return facts.st_ino, facts.st_mtime_ns, facts.st_size
 
 
-def replace_gallery(
-    path: Path, record: GalleryRecord, known: tuple[int, ...] | None, overwrite: bool = False
-) -> tuple[int, ...] | None:
+def replace_gallery(path: Path, record: GalleryRecord, known: Stamp | None, overwrite: bool = False) -> Stamp | None:
     """Write a gallery: readers see the old file or the new one, whole, and of two writers the second is refused.
 
     A new file can be read and written by its owner alone; one that is there keeps its permissions.
@@ -88,6 +79,11 @@ def replace_gallery(
     Raises:
         InputError: There is another file than the known one, or it cannot be written.
     """
+    members = record.to_members()
+    try:
+        GalleryRecord.from_members(members)  # nothing is published that could not be read again
+    except Exception as error:
+        raise InputError(f"gallery {path} is not written, as it could not be read again: {error}") from error
     try:
         with lock_file(path) as is_alone:
             found = file_stamp(path)
@@ -95,7 +91,7 @@ def replace_gallery(
                 raise InputError(_who_was_faster(path, found))
             if is_alone:
                 delete_leftovers(path)
-            replace_file(path, lambda part: _write(part, path, record), _PRIVATE)
+            replace_file(path, lambda part: _write(part, path, members), _PRIVATE)
             sync_folder(path.parent)
             return file_stamp(path)
     except OSError as error:
@@ -104,103 +100,58 @@ def replace_gallery(
         ) from error
 
 
-def _who_was_faster(path: Path, found: tuple[int, ...] | None) -> str:
+def _who_was_faster(path: Path, found: Stamp | None) -> str:
     if found is None:
         return f"gallery {path} was deleted by another since; overwrite it to make it again, with all its people"
     return f"gallery {path} was made or changed by another since; load it and enrol or forget there, or overwrite it"
 
 
-def _write(part: Path, path: Path, record: GalleryRecord) -> None:
-    header = {
-        "schema": SCHEMA,
-        "spaces": [space.to_json() for space in record.spaces],
-        "names": record.names,
-        "cameras": record.cameras,
-        "next_id": record.next_id,
-        "retention_s": record.retention_s,
-    }
-    members: dict[str, Any] = {
-        _HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "embeddings": record.embeddings,
-        "ids": record.ids,
-        "people": record.people,
-        "cameras": record.camera_places,
-        "times_s": record.times_s,
-    }
+def _write(part: Path, path: Path, members: dict[str, NDArray[Any]]) -> None:
     mode = path.stat().st_mode & 0o777 if path.exists() else _PRIVATE
     with part.open("wb") as file:
-        np.savez(file, **members)
+        np.savez(file, **members)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
     part.chmod(mode)
 
 
-def read_gallery(path: str | Path) -> GalleryRecord:
-    """Read a gallery and check all of it.
+def read_gallery(path: str | Path) -> tuple[GalleryRecord, Stamp]:
+    """Read a gallery and check all of it; and the stamp of the file that was read.
 
     Raises:
         InputError: The file is missing, cut short, changed, of another kind or of a later version.
     """
     try:
-        with Path(path).open("rb") as file:
-            return _record(_read_members(file))
+        with open(path, "rb", opener=_open_at_once) as file:
+            return GalleryRecord.from_members(_read_members(file)), _stamp(os.fstat(file.fileno()))
     except FileNotFoundError:
         raise InputError(
             f"gallery {path} is not there; 'hamr-edge gallery enrol' makes one, or Gallery(...).save(...)"
         ) from None
-    except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, KeyError, EOFError, MemoryError, OSError) as error:
+    except Exception as error:  # a damaged file leads zipfile, numpy and json to raise almost anything
+        is_told = isinstance(error, ValueError | OSError | zipfile.BadZipFile) and str(error)
         raise InputError(
-            f"gallery {path} cannot be read: {error}; put a copy in its place, or enrol again into a new file"
+            f"gallery {path} cannot be read: {error if is_told else repr(error)}; put a copy in its place, or enrol "
+            "again into a new file"
         ) from error
 
 
+def _open_at_once(name: str, flags: int) -> int:
+    """Open without waiting for who writes to a pipe."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _read_members(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise ValueError("it is no regular file")
     if file.read(2) != b"PK":  # numpy takes other files for arrays or pickles
         raise ValueError(f"it is no {SUFFIX} file")
     file.seek(0)
     with np.load(file, allow_pickle=False) as members:
-        return {name: members[name] for name in members.files}
-
-
-def _record(members: dict[str, NDArray[Any]]) -> GalleryRecord:
-    header = json.loads(members[_HEADER].tobytes().decode())
-    if header["schema"] != SCHEMA:
-        raise ValueError(f"schema {header['schema']!r}, this version reads {SCHEMA}")
-    spaces = tuple(EmbeddingSpace.from_json(space) for space in header["spaces"])
-    names, cameras = tuple(header["names"]), tuple(header["cameras"])
-    if not spaces or not all(isinstance(text, str) for text in (*names, *cameras)):
-        raise ValueError("its header says nothing of what made the embeddings, or has names that are no text")
-    count = len(members["ids"])
-    wanted = {
-        "embeddings": ((count, spaces[0].embedding_dim), np.float32),
-        "ids": ((count,), np.int64),
-        "people": ((count,), np.int32),
-        "cameras": ((count,), np.int32),
-        "times_s": ((count,), np.float64),
-    }
-    for name, (shape, dtype) in wanted.items():
-        if members[name].shape != shape or members[name].dtype != dtype:
-            raise ValueError(
-                f"{name} must be {np.dtype(dtype)} {shape}, got {members[name].dtype} {members[name].shape}"
-            )
-    for name, known in (("people", names), ("cameras", cameras)):
-        if count and not (members[name].min() >= 0 and members[name].max() < len(known)):
-            raise ValueError(f"{name} names places outside its list of {len(known)}")
-    next_id, ids = int(header["next_id"]), members["ids"]
-    if len(np.unique(ids)) != count or (count and int(ids.max()) >= next_id):
-        raise ValueError("ids are given twice, or are to be given again")
-    if not (np.isfinite(members["embeddings"]).all() and np.isfinite(members["times_s"]).all()):
-        raise ValueError("it holds values that are not finite")
-    retention = header["retention_s"]
-    return GalleryRecord(
-        spaces=spaces,
-        names=names,
-        cameras=cameras,
-        next_id=next_id,
-        retention_s=None if retention is None else float(retention),
-        embeddings=members["embeddings"],
-        ids=ids,
-        people=members["people"],
-        camera_places=members["cameras"],
-        times_s=members["times_s"],
-    )
+        missing = sorted(set(MEMBERS) - set(members.files))
+        if missing:
+            raise ValueError(f"it holds no {missing[0]}")
+        for member in members.zip.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:  # a few bytes of it may fill all memory
+                raise ValueError(f"its member {member.filename!r} is compressed")
+        return {name: members[name] for name in MEMBERS}

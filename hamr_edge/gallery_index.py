@@ -41,6 +41,16 @@ def import_faiss() -> Any:
     return faiss
 
 
+def dot_products(queries: NDArray[np.float32], block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) and (R, D) to (N, R); few products without BLAS."""
+    products: NDArray[np.float32]
+    if block.size * len(queries) <= _PRODUCTS_WITHOUT_BLAS:
+        products = np.einsum("nd,kd->nk", queries, block)
+    else:
+        products = queries @ block.T
+    return products
+
+
 class GalleryIndex:
     """Searches rows that lie elsewhere; what it keeps of them itself goes with them.
 
@@ -89,15 +99,21 @@ class GalleryIndex:
         elif self._graph is not None:
             self._graph.add(vectors)
 
-    def keep(self, kept: NDArray[np.bool_]) -> None:
-        """Let go of rows: only those marked are left, in their order.
+    def remove(self, places: NDArray[np.int64]) -> None:
+        """Let go of rows, as :meth:`GrowingArray.remove` does.
 
         A graph cannot let go of a row: the copy would stay, and so would its links. The whole graph goes, and the
         search is exact until :meth:`build`.
         """
         if self.kind == "codes":
-            self._codes.keep(kept)
+            self._codes.remove(places)
         self._graph = None
+
+    def truncate(self, count: int) -> None:
+        """Let go of the rows after the first ``count``, whether they were taken note of or not."""
+        self._codes.truncate(count)
+        if self._graph is not None and self._graph.ntotal > count:
+            self._graph = None
 
     def search(
         self,
@@ -109,7 +125,7 @@ class GalleryIndex:
         """The rows of greatest dot product.
 
         Args:
-            vectors: (R, D) float32, all rows, as they were told to :meth:`add` and :meth:`keep`.
+            vectors: (R, D) float32, all rows, as they were told to :meth:`add` and :meth:`remove`.
             queries: (N, D) float32.
             count: K, rows a query.
             allowed: (R,) bool, rows that may be found; all when None.
@@ -135,10 +151,14 @@ class GalleryIndex:
             return found_rows, found
         propose = self._propose_by_codes if self.kind == "codes" else self._propose_by_graph
         for place, rows in enumerate(propose(queries, candidates, allowed)):
-            rows = rows[rows >= 0]  # a graph may find fewer
+            rows = rows[rows >= 0]
             exact = vectors[rows] @ queries[place]
             best = np.argsort(-exact, kind="stable")[:most]
             found_rows[place, : len(best)], found[place, : len(best)] = rows[best], exact[best]
+        # A graph may lose its way among many equal rows, or where a filter leaves none near.
+        short = np.flatnonzero(found_rows[:, most - 1] < 0)
+        if len(short):
+            found_rows[short, :most], found[short, :most] = self._search_exactly(vectors, queries[short], most, allowed)
         return found_rows, found
 
     def _search_exactly(
@@ -171,10 +191,7 @@ class GalleryIndex:
         if self.kind == "flat":
             values, rows = self._faiss.knn(queries, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
             return rows, values
-        if block.size * len(queries) <= _PRODUCTS_WITHOUT_BLAS:
-            similarity = np.einsum("nd,kd->nk", queries, block)
-        else:
-            similarity = queries @ block.T
+        similarity = dot_products(queries, block)
         rows = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
         return rows, np.take_along_axis(similarity, rows, axis=1)
 

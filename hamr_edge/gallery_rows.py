@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.embedding_space import EmbeddingSpace
-from hamr_edge.gallery_file import GalleryRecord
+from hamr_edge.gallery_record import GalleryRecord
 from hamr_edge.growing_array import GrowingArray
 
 
@@ -55,8 +55,11 @@ class GalleryRows:
         self._people = GrowingArray((), np.int32)
         self._cameras = GrowingArray((), np.int32)
         self._times_s = GrowingArray((), np.float64)
+        self._columns = (self._embeddings, self._ids, self._people, self._cameras, self._times_s)
+        self._oldest_s: float | None = None
         self._names: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
+        self._views: dict[int, int] = {}
         self._camera_names: list[str] = []
         self._next_id = self._next_number = 0
 
@@ -83,6 +86,13 @@ class GalleryRows:
         """(N,) Unix time."""
         return self._times_s.rows
 
+    @property
+    def oldest_s(self) -> float:
+        """Unix time of the embedding seen first; infinite without any."""
+        if self._oldest_s is None:
+            self._oldest_s = float(self.times_s.min(initial=np.inf))
+        return self._oldest_s
+
     def number_of(self, name: str) -> int:
         """A person's number, -1 where nobody has that name."""
         return self._numbers.get(name, -1)
@@ -99,20 +109,43 @@ class GalleryRows:
             self._camera_names.append(camera)
         ids = np.arange(self._next_id, self._next_id + count)
         self._next_id += count
+        self._oldest_s = min(self.oldest_s, time_s)
+        number = self._numbers[name]
+        self._views[number] = self._views.get(number, 0) + count
         self._embeddings.append(embeddings)
         self._ids.append(ids)
-        self._people.append(np.full(count, self._numbers[name], np.int32))
+        self._people.append(np.full(count, number, np.int32))
         self._cameras.append(np.full(count, self._camera_names.index(camera), np.int32))
         self._times_s.append(np.full(count, time_s))
         return ids
 
-    def keep(self, kept: NDArray[np.bool_]) -> None:
-        """Delete the rows that are not marked, and the people who are left without any."""
-        for column in (self._embeddings, self._ids, self._people, self._cameras, self._times_s):
-            column.keep(kept)
-        left = set(np.unique(self._people.rows).tolist())
-        self._names = {number: name for number, name in self._names.items() if number in left}
+    def remove(self, places: NDArray[np.int64]) -> None:
+        """Delete rows, and the people who are left without any; the others change their order.
+
+        Args:
+            places: (M,) ascending, none of them twice.
+        """
+        numbers, views = np.unique(self.people[places], return_counts=True)
+        for column in self._columns:
+            column.remove(places)
+        self._oldest_s = None
+        for number, removed in zip(numbers.tolist(), views.tolist(), strict=True):
+            self._views[number] -= removed
+            if not self._views[number]:
+                del self._numbers[self._names.pop(number)], self._views[number]
+
+    def truncate(self, count: int) -> None:
+        """Take back an :meth:`append` that did not come to its end: only the first ``count`` rows are left."""
+        for column in self._columns:
+            column.truncate(count)
+        self._oldest_s = None
+        self._count_views()
+        self._names = {number: name for number, name in self._names.items() if number in self._views}
         self._numbers = {name: number for number, name in self._names.items()}
+
+    def _count_views(self) -> None:
+        numbers, views = np.unique(self.people, return_counts=True)
+        self._views = dict(zip(numbers.tolist(), views.tolist(), strict=True))
 
     def rename(self, number: int, name: str) -> None:
         """Give a person another name, which nobody else has."""
@@ -164,15 +197,17 @@ class GalleryRows:
         return sorted(people, key=lambda person: person.name)
 
     def load(self, record: GalleryRecord) -> None:
-        """Take over what a file held; for rows that are empty."""
+        """Take over what a file held, arrays and all, in place of no rows."""
         self._names, self._next_number = dict(enumerate(record.names)), len(record.names)
         self._numbers = {name: number for number, name in self._names.items()}
         self._camera_names, self._next_id = list(record.cameras), record.next_id
-        self._embeddings.append(record.embeddings)
-        self._ids.append(record.ids)
-        self._people.append(record.people)
-        self._cameras.append(record.camera_places)
-        self._times_s.append(record.times_s)
+        self._embeddings.adopt(record.embeddings)
+        self._ids.adopt(record.ids)
+        self._people.adopt(record.people)
+        self._cameras.adopt(record.camera_places)
+        self._times_s.adopt(record.times_s)
+        self._oldest_s = None
+        self._count_views()
 
     def to_record(self, spaces: tuple[EmbeddingSpace, ...], retention_s: float | None) -> GalleryRecord:
         """What a file shall hold: no name that no row points to."""

@@ -45,17 +45,30 @@ class GrowingArray:
         self._room[self._count : needed] = rows
         self._count = needed
 
-    def keep(self, kept: NDArray[np.bool_]) -> None:
-        """Remove the rows that are not marked; the others move up, in their order.
+    def adopt(self, rows: NDArray[Any]) -> None:
+        """Take over an array as the rows, in place of none; the giver lets go of it."""
+        self._room = np.require(rows, self._room.dtype, ["C_CONTIGUOUS", "WRITEABLE"])
+        self._count = len(rows)
+
+    def remove(self, places: NDArray[np.int64]) -> None:
+        """Remove rows. Others come from the end into their places: it costs what is removed, not what is left.
 
         Args:
-            kept: (N,) bool, one a row.
+            places: (M,) ascending, none of them twice.
         """
+        left = self._count - len(places)
+        gaps = places[places < left]
+        is_free = np.zeros(len(places), np.bool_)
+        is_free[places[len(gaps) :] - left] = True
+        moved = left + np.flatnonzero(~is_free)
         step = max(1, _BLOCK_BYTES // max(1, self._room[:1].nbytes))
-        place = int(np.argmin(kept)) if len(kept) and not kept.all() else self._count  # rows before it stay
-        for start in range(place, self._count, step):
-            block = self._room[start : min(start + step, self._count)][kept[start : start + step]]
-            self._room[place : place + len(block)] = block
-            place += len(block)
-        self._room[place : self._count] = 0
-        self._count = place
+        for start in range(0, len(gaps), step):
+            block = self._room[moved[start : start + step]]
+            self._room[gaps[start : start + step]] = block
+            block.fill(0)
+        self.truncate(left)
+
+    def truncate(self, count: int) -> None:
+        """Remove the rows after the first ``count``, where there are more."""
+        self._room[count : self._count] = 0
+        self._count = min(count, self._count)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hamr_edge.errors import InputError
 from hamr_edge.gallery import Gallery
+from hamr_edge.growing_array import GrowingArray
 from tests.gallery_cases import DIM, SPACE, crowd, unit_rows
 
 
@@ -56,6 +57,7 @@ def test_filters_leave_whom_they_say() -> None:
     assert set(gallery.search_views(rows[:1], 16, until=1002).ids[0].tolist()) == {-1, 0, 1}
     both = gallery.search_views(rows[:1], 16, cameras={"north"}, since=1002, until=1006)
     assert set(both.ids[0].tolist()) == {-1, 2, 4}
+    assert set(gallery.search_views(rows[:1], 16, cameras=iter(["south", "north"])).ids[0].tolist()) == set(range(16))
     for nobody in (
         gallery.search(rows[:2], 2, cameras=["east"]),
         gallery.search(rows[:2], 2, cameras=[]),
@@ -149,6 +151,104 @@ def test_old_views_are_forgotten_and_people_with_none_left() -> None:
     assert gallery.forget_before(1003) == 0
 
 
+def test_what_would_delete_others_is_refused() -> None:
+    gallery, _ = crowd(3, 2)
+    with pytest.raises(InputError, match=r"the time must be in Unix seconds.*got None"):
+        gallery.forget_before(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"ids must be integers.*got bool.*a mask chooses among them as ids\[mask\]"):
+        gallery.forget_views(np.array([False, False, True]))
+    with pytest.raises(InputError, match="ids must be integers"):
+        gallery.forget_views([1.9])
+    with pytest.raises(InputError, match="no embeddings to replace those of 'p0' by"):
+        gallery.enrol("p0", np.empty((0, DIM), np.float32), replace=True)
+    assert len(gallery) == 6
+    assert gallery.forget_views([]) == 0
+    assert gallery.forget_views(3) == 1
+
+
+def test_two_spellings_that_look_the_same_are_one_name() -> None:
+    gallery, rows = Gallery(SPACE), unit_rows(3)
+    composed, apart = "Zo\u00eb", "Zoe\u0308"
+    gallery.enrol(apart, rows[:1], "Cafe\u0301")
+    gallery.enrol(composed, rows[1:2])
+    assert [(person.name, person.views) for person in gallery.people()] == [(composed, 2)]
+    assert composed in gallery
+    assert apart in gallery
+    assert gallery.search(rows[:1], cameras=["Caf\u00e9"]).names.tolist() == [[composed]]
+    assert gallery.search(rows[:1], cameras=["Cafe\u0301"]).cameras.tolist() == [["Caf\u00e9"]]
+    gallery.enrol("other", rows[2:])
+    with pytest.raises(InputError, match="is in the gallery already"):
+        gallery.rename("other", apart)
+    gallery.rename(apart, apart)
+    assert gallery.forget(apart) == 2
+
+
+def test_an_enrolment_that_fails_half_way_leaves_the_gallery_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, rows = crowd(3, 40)
+    room = gallery._rows._embeddings._room
+    for error in (MemoryError, KeyboardInterrupt):
+
+        def fail(vectors: np.ndarray, error: type[BaseException] = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(gallery._index, "add", fail)
+            with pytest.raises(error):
+                gallery.enrol("new", unit_rows(3, 7), "roof")
+            with pytest.raises(error):
+                gallery.enrol("p0", unit_rows(3, 7), replace=True)
+        assert [(person.name, person.views) for person in gallery.people()] == [("p0", 40), ("p1", 40), ("p2", 40)]
+        assert not room[120:].any()
+        assert "new" not in gallery
+    gallery.enrol("new", unit_rows(3, 7))
+    assert gallery.search(rows).names[:, 0].tolist() == [f"p{row // 40}" for row in range(120)]
+
+
+def test_deleting_costs_what_is_deleted_and_not_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, rows = crowd(20, 20)
+    moved = []
+    remove = GrowingArray.remove
+
+    def count(self: GrowingArray, places: np.ndarray) -> None:
+        before = self.rows.copy()
+        remove(self, places)
+        moved.append(int((before[: len(self)] != self.rows).reshape(len(self), -1).any(axis=1).sum()))
+
+    monkeypatch.setattr(GrowingArray, "remove", count)
+    gallery.forget("p3")
+    assert max(moved) <= 20
+    found = gallery.search(rows)
+    np.testing.assert_array_equal(found.ids[:60, 0], np.arange(60))
+    np.testing.assert_array_equal(found.ids[80:, 0], np.arange(80, 400))
+    assert "p3" not in found.names
+
+
+def test_few_people_with_many_views_cost_one_look_at_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery(SPACE)
+    query = unit_rows(1)
+    gallery.enrol("twin", np.repeat(query, 30_000, axis=0), "north")
+    gallery.enrol("other", unit_rows(2, 1), "south")
+    asked = []
+    search = gallery._index.search
+
+    def count(vectors: np.ndarray, queries: np.ndarray, views: int, allowed: np.ndarray | None) -> object:
+        asked.append(views)
+        return search(vectors, queries, views, allowed)
+
+    monkeypatch.setattr(gallery._index, "search", count)
+    assert gallery.search(query, 2).names.tolist() == [["twin", "other"]]
+    assert max(asked) <= 4096
+    asked.clear()
+    found = gallery.search(query, 10_000)
+    assert found.names.shape == (1, 10_000)
+    assert found.names[0, :3].tolist() == ["twin", "other", ""]
+    assert len(asked) == 1
+    asked.clear()
+    assert gallery.search(query, 3, cameras=["north"]).names.tolist() == [["twin", "", ""]]
+    assert len(asked) == 1  # there is nobody more to look for
+    assert gallery.search(np.repeat(query, 700, axis=0), 2).names.tolist() == [["twin", "other"]] * 700
+
+
 def test_what_outlives_its_retention_time_is_deleted_unasked() -> None:
     now = time.time()
     gallery = Gallery(SPACE, retention_s=0.2)
@@ -212,6 +312,28 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
         gallery.enrol("p0", _ROW, time_s=float("nan"))
     with pytest.raises(InputError, match="k must be at least 1, got 0"):
         gallery.search(_ROW, 0)
+    for k in (1.5, "2", None):
+        with pytest.raises(InputError, match="k must be at least 1, got"):
+            gallery.search(_ROW, k)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="k must be at most 10000, got 1000000000"):
+        gallery.search_views(_ROW, 10**9)
+    for since in (float("nan"), "now", time.time() * 1000, 10**400, True):
+        with pytest.raises(InputError, match="since must be in Unix seconds"):
+            gallery.search(_ROW, since=since)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="until must be in Unix seconds"):
+        gallery.search(_ROW, until=-1)
+    with pytest.raises(InputError, match="since must not be later than until, got 2 and 1; swap them"):
+        gallery.search(_ROW, since=2, until=1)
+    with pytest.raises(InputError, match="got None among them"):
+        gallery.search(_ROW, cameras=[None])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="a time must be in Unix seconds"):
+        gallery.enrol("p0", _ROW, time_s="now")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="rows of several lengths"):
+        gallery.enrol("p0", [[1.0], [1.0, 2.0]])
+    with pytest.raises(InputError, match="must not be like #2"):
+        gallery.enrol("#2", _ROW)
+    with pytest.raises(InputError, match="more than 0 seconds"):
+        Gallery(SPACE, retention_s="30d")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"pass \['north'\]"):
         gallery.search(_ROW, cameras="north")
     with pytest.raises(InputError, match="more than 0 seconds"):

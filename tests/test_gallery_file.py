@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from hamr_edge.errors import InputError
 from hamr_edge.gallery import Gallery
+from hamr_edge.gallery_file import read_gallery
 from hamr_edge.sidecar import load_sidecar
 from tests.gallery_cases import SPACE, crowd, unit_rows
 
@@ -175,7 +177,18 @@ def _break(path: Path, member: str, change: object) -> None:
         ("embeddings", lambda rows: rows * np.nan, "not finite"),
         ("people", lambda rows: rows - 1, "people names places outside"),
         ("ids", lambda rows: rows * 0, "ids are given twice"),
+        ("embeddings", lambda rows: rows * 1.01, "not of unit norm, row 0 has 1.01"),
         ("times_s", lambda rows: rows * np.inf, "not finite"),
+        ("times_s", lambda rows: rows * 1e300, "no Unix seconds"),
+        ("ids", lambda rows: rows - 1, "ids are given twice"),
+        ("header", {"names": ["p0", "p0", "p1"]}, "people has a name twice"),
+        ("header", {"names": ["p0", "\x1b[2J", "p2"]}, "printable characters"),
+        ("header", {"cameras": ["north", None]}, "a camera's name must be"),
+        ("header", {"next_id": float("inf")}, "next id must be a number"),
+        ("header", {"retention_s": float("nan")}, "more than 0 seconds, got nan"),
+        ("header", {"spaces": [{**SPACE.to_json(), "agreement": 10**400}]}, "agreement"),
+        ("header", {"spaces": [{**SPACE.to_json(), "agreement": float("nan")}]}, "agreement"),
+        ("header", {"spaces": [{**SPACE.to_json(), "compact": "{"}]}, "cannot be read: Expecting"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path, member: str, change: object, message: str) -> None:
@@ -184,6 +197,107 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path, member: str, 
     _break(path, member, change)
     with pytest.raises(InputError, match=message):
         Gallery.load(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_compressed_members_are_refused(tmp_path: Path, method: int) -> None:
+    path, packed = tmp_path / "known.npz", tmp_path / "packed.npz"
+    crowd(3, 2)[0].save(path)
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", method) as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    with pytest.raises(InputError, match=r"packed\.npz cannot be read: its member 'header\.npy' is compressed"):
+        Gallery.load(packed)
+
+
+def test_what_json_makes_of_a_hostile_header_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "known.npz"
+    crowd(3, 2)[0].save(path)
+    np.savez(path, **{**_members(path), "header": np.frombuffer(b"[" * 200_000, np.uint8)})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"known\.npz cannot be read"):
+        Gallery.load(path)
+    np.savez(path, **{"ids": _members(path)["ids"]})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="it holds no cameras"):
+        Gallery.load(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "known.npz")
+    with pytest.raises(InputError, match="it is no regular file"):
+        Gallery.load(tmp_path / "known.npz")
+
+
+@pytest.mark.parametrize("place", ["file.txt/known.npz", "\0.npz", "x" * 300 + ".npz", "loop.npz"])
+def test_paths_that_lead_nowhere_are_the_usual_error(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file.txt").touch()
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    with pytest.raises(InputError, match="gallery "):
+        Gallery.load(tmp_path / place)
+    with pytest.raises(InputError, match="gallery "):
+        crowd(1, 1)[0].save(tmp_path / place)
+
+
+@pytest.mark.parametrize("camera", [None, 0, False, ()])
+def test_nothing_is_saved_that_could_not_be_loaded(tmp_path: Path, camera: str) -> None:
+    path, (gallery, rows) = tmp_path / "known.npz", crowd(2, 1)
+    gallery.save(path)
+    stored = path.read_bytes()
+    with pytest.raises(InputError, match="a camera's name must be 1 to 200"):
+        gallery.enrol("p2", rows[:1], camera)
+    gallery._rows._camera_names[0] = camera  # as if a check had been forgotten
+    with pytest.raises(InputError, match="is not written, as it could not be read again: a camera's name"):
+        gallery.save(path)
+    assert path.read_bytes() == stored
+
+
+def test_saving_through_a_link_changes_the_file_itself(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.npz", tmp_path / "folder" / "link.npz"
+    link.parent.mkdir()
+    link.symlink_to(real)
+    gallery, _ = crowd(2, 1)
+    gallery.save(real)
+    forgotten = gallery._rows.embeddings[0].tobytes()
+    again = Gallery.load(link)
+    again.forget("p0")
+    again.save(link)
+    assert link.is_symlink()
+    assert forgotten not in real.read_bytes()
+    gallery = Gallery.load(real)
+    gallery.save(link)  # one file under two names
+    assert len(gallery) == 1
+
+
+def test_two_spellings_of_one_name_in_an_earlier_file_are_merged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, (gallery, rows) = tmp_path / "known.npz", crowd(3, 1)
+    gallery.save(path)
+    _break(path, "header", {"names": ["Zo\u00eb", "Zoe\u0308", "p2"], "cameras": ["north"]})
+    again = Gallery.load(path)
+    assert "'Zo\u00eb': stored in several spellings" in caplog.text
+    assert [(person.name, person.views) for person in again.people()] == [("Zo\u00eb", 2), ("p2", 1)]
+    assert again.search(rows[1:2]).names.tolist() == [["Zo\u00eb"]]
+    assert again.forget("Zoe\u0308") == 2
+
+
+def test_loading_and_forgetting_leave_no_copy_in_the_arrays_that_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (gallery, _) = tmp_path / "known.npz", crowd(3, 2)
+    gallery.save(path)
+    read: list[np.ndarray] = []
+
+    def keep(place: Path) -> object:
+        record, stamp = read_gallery(place)
+        read.append(record.embeddings)
+        return record, stamp
+
+    monkeypatch.setattr("hamr_edge.gallery.read_gallery", keep)
+    again = Gallery.load(path)
+    forgotten = again._rows.embeddings[2].tobytes()
+    again.forget("p1")
+    assert forgotten not in read[0].tobytes()
 
 
 def test_other_files_are_refused(tmp_path: Path, tiny_artifact: Path) -> None:

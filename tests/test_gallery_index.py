@@ -91,6 +91,38 @@ def test_a_forgotten_person_is_found_by_no_index(kind: IndexKind) -> None:
 
 
 @pytest.mark.usefixtures("with_faiss")
+def test_a_graph_that_loses_its_way_is_not_the_last_word() -> None:
+    gallery, rows = Gallery(SPACE, "hnsw"), unit_rows(20)
+    for person, row in enumerate(rows):
+        gallery.enrol(f"p{person}", np.repeat(row[None], 300, axis=0), "ns"[person % 2])
+    gallery.build_index()
+    assert (gallery.search(rows[::2], cameras=["s"]).names != "").all()
+    assert (gallery.search_views(rows[::2], 400).names != "").all()
+    found = gallery.search(rows, 5)
+    assert (found.names != "").all()
+    best = -np.sort(-(rows @ rows.T), axis=1)[:, :5]
+    np.testing.assert_allclose(found.similarity, best, atol=1e-5)
+
+
+@pytest.mark.usefixtures("with_faiss")
+def test_codes_and_graph_follow_an_enrolment_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, _ = _people(MANY, DIM)
+    for kind in ("codes", "hnsw"):
+        gallery = Gallery(SPACE, kind)  # type: ignore[arg-type]
+        gallery.enrol("a", vectors[:2000])
+        gallery.build_index()
+        with monkeypatch.context() as patch:
+            patch.setattr(gallery._index, "add", lambda rows: (_ for _ in ()).throw(MemoryError))
+            with pytest.raises(MemoryError):
+                gallery.enrol("b", vectors[2000:2100])
+        gallery.enrol("c", vectors[2100:])
+        found = gallery.search(vectors[::100]).names[:, 0]
+        assert found.tolist() == ["a"] * 20 + [found[20]] + ["c"] * 19
+        assert gallery.forget("a") == 2000
+        assert set(gallery.search(vectors[::100]).names[:, 0].tolist()) == {"c"}
+
+
+@pytest.mark.usefixtures("with_faiss")
 def test_a_graph_does_not_go_with_a_retention_time() -> None:
     with pytest.raises(InputError, match="'hnsw' cannot let go of an embedding"):
         Gallery(SPACE, "hnsw", retention_s=10)

@@ -91,6 +91,12 @@ def test_other_spaces_are_never_mixed(change: dict[str, object], message: str) -
     assert "222222222222" in str(raised.value)
 
 
+def test_one_graph_with_other_weights_beside_it_is_another_space() -> None:
+    own = EmbeddingSpace.of(FP32)
+    with pytest.raises(InputError, match="the checkpoint is"):
+        own.check_compatible(EmbeddingSpace.of(replace(FP32, source_sha256="d" * 64)), allow_mixed=True)
+
+
 def test_a_projection_of_an_older_sidecar_is_known_by_what_it_says() -> None:
     old, new = replace(FP32, compact=COMPACT), replace(FP16, compact={**COMPACT, "sha256": "f" * 64})
     EmbeddingSpace.of(old).check_compatible(EmbeddingSpace.of(new))
@@ -129,3 +135,15 @@ def test_a_stamp_goes_to_json_and_back() -> None:
         EmbeddingSpace.from_json({**SPACE.to_json(), "more": 1})
     with pytest.raises(ValueError, match="wrong type"):
         EmbeddingSpace.from_json({**SPACE.to_json(), "compact": None})
+    with pytest.raises(ValueError, match="compact projection must be a JSON object"):
+        EmbeddingSpace.from_json({**SPACE.to_json(), "compact": "[]"})
+    for agreement in (float("nan"), float("inf"), 10**400, "1"):
+        with pytest.raises(ValueError, match="agreement must be a cosine"):
+            EmbeddingSpace.from_json({**SPACE.to_json(), "agreement": agreement})
+
+
+def test_an_agreement_that_is_no_number_counts_as_unmeasured() -> None:
+    space = EmbeddingSpace.of(replace(FP16, parity={"min_cosine": float("nan")}))
+    assert space.agreement == -1
+    with pytest.raises(InputError, match="agreement not measured"):
+        EmbeddingSpace.of(FP32).check_compatible(space)
