@@ -279,8 +279,8 @@ class Gallery:
 
         Args:
             path: The file.
-            sidecar: Of the artifact whose embeddings will be searched and enrolled; they are held to be of the space
-                that the gallery was started with when None.
+            sidecar: Of the artifact whose embeddings will be searched and enrolled; they are taken to be of the space
+                that the gallery was started with when None, which is for listing and forgetting.
             index: As for :class:`Gallery`; no index is stored.
             allow_mixed: Accept an artifact of the same checkpoint that is not known to agree with those enrolled.
 
@@ -291,8 +291,9 @@ class Gallery:
         record, stamp = read_gallery(path)
         spaces = list(record.spaces)
         space = spaces[0] if sidecar is None else EmbeddingSpace.of(sidecar)
-        for known in spaces:
-            known.check_compatible(space, allow_mixed)
+        if sidecar is not None:  # else nothing new comes in, and what is in was accepted when it came
+            for known in spaces:
+                known.check_compatible(space, allow_mixed)
         gallery = cls(space, index, record.retention_s)
         gallery._spaces = spaces
         gallery._file = (path, stamp)

@@ -60,6 +60,11 @@ from hamr_edge.watch_state import WatchState
     type=click.Choice(["exact", "flat", "codes"]),
     help="How --gallery is searched; codes serves a million embeddings and needs FAISS.  [default: exact]",
 )
+@click.option(
+    "--allow-mixed",
+    is_flag=True,
+    help="Accept a --gallery of a precision that is not known to agree with the model's.",
+)
 @click.option("--http", metavar="[HOST:]PORT", help="A page with the pictures; on this machine only without HOST.")
 @click.option("--window", is_flag=True, help="A window with the pictures; q ends.")
 @click.option("--loop", is_flag=True, help="Recordings begin again at their end.")
@@ -71,6 +76,7 @@ def watch(
     gallery_file: Path | None,
     threshold: float | None,
     index: IndexKind | None,
+    allow_mixed: bool,
     http: str | None,
     window: bool,
     loop: bool,
@@ -92,10 +98,16 @@ def watch(
     check_camera_flags(flags, sources)
     if quiet:
         click.get_current_context().with_resource(quiet_log())
-    refuse_options("--gallery", gallery_file is None, {"--threshold": threshold, "--index": index})
+    refuse_options(
+        "--gallery",
+        gallery_file is None,
+        {"--threshold": threshold, "--index": index, "--allow-mixed": allow_mixed or None},
+    )
     embedder = Embedder(flags["model"], flags["device"], choose_threads(flags))
     sidecar = embedder.sidecar
-    gallery = None if gallery_file is None else FollowedGallery(gallery_file, sidecar, index or "exact")
+    gallery = None
+    if gallery_file is not None:
+        gallery = FollowedGallery(gallery_file, sidecar, index or "exact", allow_mixed=allow_mixed)
     least = DEFAULT_IDENTITY_THRESHOLD if threshold is None else threshold
     naming = Naming(Identities(sidecar.embedding_dim), gallery, least)
     chosen = choose_cameras(sources, flags)

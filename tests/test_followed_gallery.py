@@ -77,6 +77,51 @@ def test_a_gallery_of_another_checkpoint_names_nobody(path: Path, caplog: pytest
     assert "the checkpoint is" in caplog.text
 
 
+def test_a_file_that_cannot_be_read_for_a_while_is_read_again(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = FollowedGallery(path, SIDECAR, every_s=0)
+    load, reason = Gallery.load, "Permission denied"
+
+    def refuse(*_: object) -> Gallery:
+        raise InputError(reason)
+
+    path.chmod(0o640)  # inode, content and size stay
+    monkeypatch.setattr(Gallery, "load", refuse)
+    assert names(followed) == names(followed) == ["", "", ""]
+    reason = "Input/output error"
+    assert names(followed) == ["", "", ""]
+    monkeypatch.setattr(Gallery, "load", load)  # nothing about the file has changed
+    assert names(followed) == ["p0", "p1", "p2"]
+    words = [record.message.partition(": ")[2] or record.message for record in caplog.records]
+    assert words[:2] == ["Permission denied", "Input/output error"]
+    assert "now holds 3 people" in words[2]
+    assert len(words) == 3
+
+
+def test_a_folder_that_may_not_be_entered_is_no_error(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = FollowedGallery(path, SIDECAR, every_s=0)
+
+    def refuse(*_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refuse)
+        patch.setattr("builtins.open", refuse)
+        found = followed.gallery
+    assert len(found) == 0
+    assert "Permission denied" in caplog.text
+
+
+def test_a_mixed_gallery_is_followed_where_it_is_allowed(path: Path) -> None:
+    other = replace(SIDECAR, artifact_sha256="b" * 64, precision="int8")
+    with pytest.raises(InputError, match="not known to agree"):
+        FollowedGallery(path, other)
+    assert names(FollowedGallery(path, other, allow_mixed=True)) == ["p0", "p1", "p2"]
+
+
 def test_the_file_is_looked_at_now_and_then(path: Path) -> None:
     followed = FollowedGallery(path, SIDECAR, every_s=3600)
     path.unlink()

@@ -341,7 +341,14 @@ def test_every_artifact_that_enrolled_is_stamped_in(tmp_path: Path, tiny_artifac
     third = replace(sidecar, artifact_sha256="d" * 64, precision="int8")
     with pytest.raises(InputError, match="agreement not measured"):
         Gallery.load(path, third)
-    assert len(Gallery.load(path, third, allow_mixed=True)) == 2
+    mixed = Gallery.load(path, third, allow_mixed=True)
+    mixed.enrol("chen", unit_rows(1, 3, 12))
+    mixed.save(path)
+    again = Gallery.load(path)  # to list and to forget, nothing has to agree
+    assert [person.name for person in again.people()] == ["ada", "bo", "chen"]
+    again.forget("chen")
+    again.save(path)
+    assert len(Gallery.load(path).spaces) == 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the lock is POSIX's")

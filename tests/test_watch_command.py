@@ -98,10 +98,25 @@ def test_a_gallery_of_another_model_is_refused(video: Path, detections: Path, tm
     assert isinstance(result.exception, InputError)
 
 
+def test_a_gallery_of_another_precision_can_be_allowed(
+    video: Path, detections: Path, tiny_artifact: Path, tmp_path: Path, known: Path
+) -> None:
+    mixed, int8 = tmp_path / "mixed.npz", replace(load_sidecar(tiny_artifact), artifact_sha256="8" * 64, parity={})
+    gallery = Gallery(EmbeddingSpace.of(int8))
+    gallery.enrol("Bo", np.eye(1, int8.embedding_dim, dtype=np.float32))
+    gallery.save(mixed)
+    options = ["-m", tiny_artifact, "--detections", detections, "--gallery", mixed, "--fast", "--quiet"]
+    assert "not known to agree" in str(run(video, *options).exception)
+    result = run(video, *options, "--allow-mixed")
+    assert result.exception is None, result.output
+    assert "mixed.npz, 1 people" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--threshold", ".5"], "--threshold is for --gallery only"),
+        (["--allow-mixed"], "--allow-mixed is for --gallery only"),
         (["--http", "here"], "[HOST:]PORT"),
         (["--seconds", "0"], "range x>0"),
     ],
