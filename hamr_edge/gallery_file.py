@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import zipfile
@@ -16,6 +17,7 @@ from hamr_edge.errors import InputError
 from hamr_edge.file_lock import lock_file
 from hamr_edge.gallery_record import MEMBERS, GalleryRecord
 
+_log = logging.getLogger(__name__)
 SUFFIX = ".npz"
 _PRIVATE = 0o600
 Stamp = tuple[int, int, int]
@@ -65,7 +67,8 @@ def _stamp(facts: os.stat_result) -> Stamp:
 def replace_gallery(path: Path, record: GalleryRecord, known: Stamp | None, overwrite: bool = False) -> Stamp | None:
     """Write a gallery: readers see the old file or the new one, whole, and of two writers the second is refused.
 
-    A new file can be read and written by its owner alone; one that is there keeps its permissions.
+    A new file can be read and written by its owner alone; one that is there keeps its owner, group
+    and permissions, or a warning says what it could not keep.
 
     Args:
         path: The file, not a link to it.
@@ -107,12 +110,32 @@ def _who_was_faster(path: Path, found: Stamp | None) -> str:
 
 
 def _write(part: Path, path: Path, members: dict[str, NDArray[Any]]) -> None:
-    mode = path.stat().st_mode & 0o777 if path.exists() else _PRIVATE
     with part.open("wb") as file:
         np.savez(file, **members)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
-    part.chmod(mode)
+    if path.exists():
+        _give(part, path)
+
+
+def _give(part: Path, path: Path) -> None:
+    """Owner, group and permissions of the file that is replaced, as far as they may be given."""
+    old, new = path.stat(), part.stat()
+    mode = old.st_mode & 0o777
+    if os.name == "posix" and old.st_gid != new.st_gid:
+        try:
+            os.chown(part, -1, old.st_gid)
+        except OSError as error:
+            mode &= ~0o070  # another group than before shall not read it
+            _log.warning(
+                "gallery %s keeps neither its group %d nor what that may do: %s", path, old.st_gid, error.strerror
+            )
+    part.chmod(mode)  # before the owner is another, who alone may do that
+    if os.name == "posix" and old.st_uid != new.st_uid:
+        try:
+            os.chown(part, old.st_uid, -1)
+        except OSError as error:
+            _log.warning("gallery %s is user %d's now, not user %d's: %s", path, new.st_uid, old.st_uid, error.strerror)
 
 
 def read_gallery(path: str | Path) -> tuple[GalleryRecord, Stamp]:

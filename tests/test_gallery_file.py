@@ -117,6 +117,30 @@ def test_a_new_file_is_its_owners_alone_and_an_old_one_keeps_its_permissions(tmp
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="gives files to others, which only root may do")
+def test_the_owner_and_the_group_stay_where_they_may_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, (gallery, _) = tmp_path / "known.npz", crowd(1, 1)
+    gallery.save(path)
+    os.chown(path, 1000, 1001)
+    path.chmod(0o640)
+    gallery.save(path)
+    facts = path.stat()
+    assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (1000, 1001, 0o640)
+    assert not caplog.text
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    gallery.save(path)
+    facts = path.stat()
+    assert (facts.st_uid, stat.S_IMODE(facts.st_mode)) == (0, 0o600)  # root's group was not to read it
+    assert "is user 0's now, not user 1000's: Operation not permitted" in caplog.text
+    assert "keeps neither its group 1001" in caplog.text
+
+
 def test_a_reader_sees_the_old_gallery_or_the_new_one(tmp_path: Path) -> None:
     path, (gallery, rows) = tmp_path / "known.npz", crowd(1, 1)
     gallery.save(path)
