@@ -222,6 +222,23 @@ class Gallery:
             self._expire()
             return self._remove(np.flatnonzero(self._rows.people == self._known(name)))
 
+    def find_equal(self, name: str, embeddings: ArrayLike) -> NDArray[np.int64]:
+        """Numbers of a person's embeddings that equal one of these to the last bit, as the same picture gives them.
+
+        Args:
+            name: Of the person; who is not there has none.
+            embeddings: As :meth:`enrol` takes them.
+
+        Raises:
+            InputError: An argument is not as expected.
+        """
+        with self._lock:
+            given = {row.tobytes() for row in check_embeddings(embeddings, self._space.embedding_dim)}
+            self._expire()
+            number = self._rows.number_of(check_name(name, "a person's name"))
+            own = np.flatnonzero(self._rows.people == number)
+            return self._rows.ids[[place for place in own.tolist() if self._rows.embeddings[place].tobytes() in given]]
+
     def forget_views(self, ids: ArrayLike) -> int:
         """Delete embeddings by their numbers, unknown ones left aside; how many. A person left without any goes too.
 
