@@ -43,8 +43,9 @@ class Gallery:
     Every public method may be called from any thread: a lock lets one at a time in, and a search sees all of an
     enrolment or nothing. Saving and building an index hold the lock for as long as they take.
 
-    Forgetting deletes: the vectors are overwritten in memory, and the file that is saved next is written anew, without
-    them. Until it is saved, the old file holds them.
+    Forgetting deletes: the gallery's own vectors are overwritten in memory, and the file that is saved next is written
+    anew, without them. Until it is saved, the old file holds them. What was copied in passing, when a file was read or
+    written, is freed without being overwritten.
 
     Args:
         space: What makes the embeddings; ``EmbeddingSpace.of(embedder.sidecar)``.
@@ -62,7 +63,7 @@ class Gallery:
         self._space, self._spaces = space, [space]
         self._index = GalleryIndex(index, space.embedding_dim)
         self._retention_s = check_retention(retention_s, index)
-        self._rows = GalleryRows(space.embedding_dim)
+        self._rows = GalleryRows(space.embedding_dim, self._index)
         self._file: tuple[Path, Stamp | None] | None = None
         self.expired = 0
         """Embeddings deleted so far because their retention time was over."""
@@ -126,20 +127,15 @@ class Gallery:
             if replace and not len(rows):
                 raise InputError(f"there are no embeddings to replace those of {name!r} by; forget() deletes a person")
             self._expire()
-            before, earlier = len(self._rows), self._rows.number_of(name)
+            earlier = self._rows.ids[self._rows.people == self._rows.number_of(name)]
             try:
                 ids = self._rows.append(name, rows, camera, seen_s)
-                self._index.add(rows)
-            except BaseException:
-                self._rows.truncate(before)
-                self._index.truncate(before)
-                raise
             finally:
                 rows.fill(0)  # the gallery has a copy of its own
             if self._space not in self._spaces:
                 self._spaces.append(self._space)
             if replace:
-                self._remove(np.flatnonzero(self._rows.people[:before] == earlier))
+                self._rows.remove(np.isin(self._rows.ids, earlier))
             return ids
 
     def search(
@@ -220,7 +216,7 @@ class Gallery:
         """
         with self._lock:
             self._expire()
-            return self._remove(np.flatnonzero(self._rows.people == self._known(name)))
+            return self._rows.remove(self._rows.people == self._known(name))
 
     def find_equal(self, name: str, embeddings: ArrayLike) -> NDArray[np.int64]:
         """Numbers of a person's embeddings that equal one of these to the last bit, as the same picture gives them.
@@ -233,11 +229,9 @@ class Gallery:
             InputError: An argument is not as expected.
         """
         with self._lock:
-            given = {row.tobytes() for row in check_embeddings(embeddings, self._space.embedding_dim)}
+            rows, name = check_embeddings(embeddings, self._space.embedding_dim), check_name(name, "a person's name")
             self._expire()
-            number = self._rows.number_of(check_name(name, "a person's name"))
-            own = np.flatnonzero(self._rows.people == number)
-            return self._rows.ids[[place for place in own.tolist() if self._rows.embeddings[place].tobytes() in given]]
+            return self._rows.find_equal(name, rows)
 
     def forget_views(self, ids: ArrayLike) -> int:
         """Delete embeddings by their numbers, unknown ones left aside; how many. A person left without any goes too.
@@ -246,7 +240,7 @@ class Gallery:
             InputError: ``ids`` are no integers.
         """
         with self._lock:
-            return self._remove(np.flatnonzero(np.isin(self._rows.ids, check_ids(ids))))
+            return self._rows.remove(np.isin(self._rows.ids, check_ids(ids)))
 
     def forget_before(self, time_s: float) -> int:
         """Delete all embeddings seen before a Unix time; how many. A person left without any goes too.
@@ -255,7 +249,7 @@ class Gallery:
             InputError: It is no such time.
         """
         with self._lock:
-            return self._remove(np.flatnonzero(self._rows.times_s < check_unix_time(time_s, "the time")))
+            return self._rows.remove_before(check_unix_time(time_s, "the time"))
 
     def people(self) -> list[Person]:
         """Everybody, by name."""
@@ -315,7 +309,6 @@ class Gallery:
         gallery._spaces = spaces
         gallery._file = (path, stamp)
         gallery._rows.load(record)
-        gallery._index.add(gallery._rows.embeddings)
         gallery._expire()
         return gallery
 
@@ -346,13 +339,4 @@ class Gallery:
 
     def _expire(self) -> None:
         if self._retention_s is not None:
-            oldest_s = time.time() - self._retention_s
-            if self._rows.oldest_s < oldest_s:
-                self.expired += self._remove(np.flatnonzero(self._rows.times_s < oldest_s))
-
-    def _remove(self, places: NDArray[np.int64]) -> int:
-        """Delete rows wherever they lie; how many."""
-        if len(places):
-            self._index.remove(places)
-            self._rows.remove(places)
-        return len(places)
+            self.expired += self._rows.remove_before(time.time() - self._retention_s)

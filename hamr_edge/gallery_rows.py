@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.embedding_space import EmbeddingSpace
+from hamr_edge.gallery_index import GalleryIndex
 from hamr_edge.gallery_record import GalleryRecord
 from hamr_edge.growing_array import GrowingArray
 
@@ -43,13 +44,15 @@ class Person:
 
 
 class GalleryRows:
-    """Columns of one length, one row an embedding, and the names that some of them point to.
+    """Columns of one length, one row an embedding, the names that some of them point to, and an index that keeps step.
 
     Args:
         dim: Values of an embedding.
+        index: Is told of every change.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, index: GalleryIndex) -> None:
+        self.index = index
         self._embeddings = GrowingArray((dim,), np.float32)
         self._ids = GrowingArray((), np.int64)
         self._people = GrowingArray((), np.int32)
@@ -98,7 +101,17 @@ class GalleryRows:
         return self._numbers.get(name, -1)
 
     def append(self, name: str, embeddings: NDArray[np.float32], camera: str, time_s: float) -> NDArray[np.int64]:
-        """Add embeddings of a person; their ids."""
+        """Add embeddings of a person, all or none; their ids."""
+        before = len(self)
+        try:
+            ids = self._append(name, embeddings, camera, time_s)
+            self.index.add(embeddings)
+        except BaseException:  # memory is short, or it was Ctrl-C: columns of several lengths would mix people up
+            self._truncate(before)
+            raise
+        return ids
+
+    def _append(self, name: str, embeddings: NDArray[np.float32], camera: str, time_s: float) -> NDArray[np.int64]:
         count = len(embeddings)
         if not count:
             return np.empty(0, np.int64)
@@ -119,24 +132,36 @@ class GalleryRows:
         self._times_s.append(np.full(count, time_s))
         return ids
 
-    def remove(self, places: NDArray[np.int64]) -> None:
-        """Delete rows, and the people who are left without any; the others change their order.
+    def remove(self, is_removed: NDArray[np.bool_]) -> int:
+        """Delete the rows that are marked, wherever they lie, and the people who are left without any; how many rows.
 
-        Args:
-            places: (M,) ascending, none of them twice.
+        The others change their order.
         """
+        places = np.flatnonzero(is_removed)
+        if not len(places):
+            return 0
         numbers, views = np.unique(self.people[places], return_counts=True)
-        for column in self._columns:
+        for column in (self.index, *self._columns):
             column.remove(places)
         self._oldest_s = None
         for number, removed in zip(numbers.tolist(), views.tolist(), strict=True):
             self._views[number] -= removed
             if not self._views[number]:
                 del self._numbers[self._names.pop(number)], self._views[number]
+        return len(places)
 
-    def truncate(self, count: int) -> None:
-        """Take back an :meth:`append` that did not come to its end: only the first ``count`` rows are left."""
-        for column in self._columns:
+    def remove_before(self, time_s: float) -> int:
+        """Delete the rows seen before a Unix time; how many."""
+        return self.remove(self.times_s < time_s) if self.oldest_s < time_s else 0
+
+    def find_equal(self, name: str, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Ids of a person's rows that equal one of these to the last bit."""
+        given = {row.tobytes() for row in embeddings}
+        own = np.flatnonzero(self.people == self.number_of(name))
+        return self.ids[[place for place in own.tolist() if self.embeddings[place].tobytes() in given]]
+
+    def _truncate(self, count: int) -> None:
+        for column in (self.index, *self._columns):
             column.truncate(count)
         self._oldest_s = None
         self._count_views()
@@ -206,6 +231,7 @@ class GalleryRows:
         self._people.adopt(record.people)
         self._cameras.adopt(record.camera_places)
         self._times_s.adopt(record.times_s)
+        self.index.add(self.embeddings)
         self._oldest_s = None
         self._count_views()
 
