@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hamr_edge.gallery_index import GalleryIndex, dot_products
 
-_WIDER = 16
+_WIDER = 4
 _MOST_VIEWS = 4096
 _BLOCK_BYTES = 16 << 20
 _PRODUCT_BYTES = 64 << 20
@@ -23,7 +23,7 @@ def search_people(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The rows of the k most similar people of each query, each the nearest of its person.
 
-    The index is asked for a few rows a person, once more for many, and where one person's rows crowd all others out,
+    The index is asked for a few rows a person, then for more, and where some people's rows crowd all others out,
     every row is looked at: once, however few people there are.
 
     Args:
