@@ -99,14 +99,14 @@ class GalleryIndex:
         elif self._graph is not None:
             self._graph.add(vectors)
 
-    def remove(self, places: NDArray[np.int64]) -> None:
+    def remove(self, places: NDArray[np.int64], left: int) -> None:
         """Let go of rows, as :meth:`GrowingArray.remove` does.
 
         A graph cannot let go of a row: the copy would stay, and so would its links. The whole graph goes, and the
         search is exact until :meth:`build`.
         """
         if self.kind == "codes":
-            self._codes.remove(places)
+            self._codes.remove(places, left)
         self._graph = None
 
     def truncate(self, count: int) -> None:

@@ -141,14 +141,23 @@ class GalleryRows:
         if not len(places):
             return 0
         numbers, views = np.unique(self.people[places], return_counts=True)
-        for column in (self.index, *self._columns):
-            column.remove(places)
-        self._oldest_s = None
-        for number, removed in zip(numbers.tolist(), views.tolist(), strict=True):
-            self._views[number] -= removed
-            if not self._views[number]:
-                del self._numbers[self._names.pop(number)], self._views[number]
+        left = len(self) - len(places)
+        try:
+            self._take_out(places, left)
+            for number, removed in zip(numbers.tolist(), views.tolist(), strict=True):
+                self._views[number] -= removed
+                if not self._views[number]:
+                    del self._numbers[self._names.pop(number)], self._views[number]
+        except BaseException:  # as in append: all columns or none
+            self._take_out(places, left)
+            self._forget_names()
+            raise
         return len(places)
+
+    def _take_out(self, places: NDArray[np.int64], left: int) -> None:
+        self._oldest_s = None
+        for column in (self.index, *self._columns):
+            column.remove(places, left)
 
     def remove_before(self, time_s: float) -> int:
         """Delete the rows seen before a Unix time; how many."""
@@ -164,6 +173,10 @@ class GalleryRows:
         for column in (self.index, *self._columns):
             column.truncate(count)
         self._oldest_s = None
+        self._forget_names()
+
+    def _forget_names(self) -> None:
+        """Let go of the names that no row points to."""
         self._count_views()
         self._names = {number: name for number, name in self._names.items() if number in self._views}
         self._numbers = {name: number for number, name in self._names.items()}

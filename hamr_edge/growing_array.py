@@ -50,23 +50,27 @@ class GrowingArray:
         self._room = np.require(rows, self._room.dtype, ["C_CONTIGUOUS", "WRITEABLE"])
         self._count = len(rows)
 
-    def remove(self, places: NDArray[np.int64]) -> None:
+    def remove(self, places: NDArray[np.int64], left: int) -> None:
         """Remove rows. Others come from the end into their places: it costs what is removed, not what is left.
+
+        Once more after an interrupted call brings it to its end; after a whole one it does nothing.
 
         Args:
             places: (M,) ascending, none of them twice.
+            left: How many rows there are afterwards.
         """
-        left = self._count - len(places)
-        gaps = places[places < left]
-        is_free = np.zeros(len(places), np.bool_)
-        is_free[places[len(gaps) :] - left] = True
-        moved = left + np.flatnonzero(~is_free)
-        step = max(1, _BLOCK_BYTES // max(1, self._room[:1].nbytes))
-        for start in range(0, len(gaps), step):
-            block = self._room[moved[start : start + step]]
-            self._room[gaps[start : start + step]] = block
-            block.fill(0)
-        self.truncate(left)
+        if self._count > left:
+            gaps = places[places < left]
+            is_free = np.zeros(len(places), np.bool_)
+            is_free[places[len(gaps) :] - left] = True
+            moved = left + np.flatnonzero(~is_free)
+            step = max(1, _BLOCK_BYTES // max(1, self._room[:1].nbytes))
+            for start in range(0, len(gaps), step):
+                block = self._room[moved[start : start + step]]
+                self._room[gaps[start : start + step]] = block
+                block.fill(0)
+        self._count = left
+        self._room[left : left + len(places)] = 0
 
     def truncate(self, count: int) -> None:
         """Remove the rows after the first ``count``, where there are more."""

@@ -204,14 +204,35 @@ def test_an_enrolment_that_fails_half_way_leaves_the_gallery_as_it_was(monkeypat
     assert gallery.search(rows).names[:, 0].tolist() == [f"p{row // 40}" for row in range(120)]
 
 
+@pytest.mark.parametrize("at", range(5))
+def test_a_deletion_that_is_interrupted_comes_to_its_end(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, rows = crowd(5, 10)
+    remove, calls = GrowingArray.remove, []
+
+    def stop_once(self: GrowingArray, places: np.ndarray, left: int) -> None:
+        calls.append(1)
+        if len(calls) == at + 1:
+            raise KeyboardInterrupt
+        remove(self, places, left)
+
+    monkeypatch.setattr(GrowingArray, "remove", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.forget("p1")
+    assert [(person.name, person.views) for person in gallery.people()] == [(f"p{n}", 10) for n in (0, 2, 3, 4)]
+    found = gallery.search(rows)
+    assert "p1" not in gallery
+    for row in (*range(10), *range(20, 50)):
+        assert (found.names[row, 0], found.ids[row, 0]) == (f"p{row // 10}", row)
+
+
 def test_deleting_costs_what_is_deleted_and_not_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, rows = crowd(20, 20)
     moved = []
     remove = GrowingArray.remove
 
-    def count(self: GrowingArray, places: np.ndarray) -> None:
+    def count(self: GrowingArray, places: np.ndarray, left: int) -> None:
         before = self.rows.copy()
-        remove(self, places)
+        remove(self, places, left)
         moved.append(int((before[: len(self)] != self.rows).reshape(len(self), -1).any(axis=1).sum()))
 
     monkeypatch.setattr(GrowingArray, "remove", count)
