@@ -162,8 +162,9 @@ class Gallery:
         """
         with self._lock:
             k, queries, allowed = self._start_search(embeddings, k, cameras, since, until)
-            vectors, people = self._rows.embeddings, self._rows.people
-            return self._rows.matches(*search_people(self._index, vectors, people, queries, k, allowed))
+            known = self._rows
+            found = search_people(self._index, known.embeddings, known.people, known.people_count, queries, k, allowed)
+            return known.matches(*found)
 
     def search_views(
         self,

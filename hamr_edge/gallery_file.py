@@ -151,8 +151,13 @@ def read_gallery(path: str | Path) -> tuple[GalleryRecord, Stamp]:
         raise InputError(
             f"gallery {path} is not there; 'hamr-edge gallery enrol' makes one, or Gallery(...).save(...)"
         ) from None
+    except OSError as error:
+        raise InputError(
+            f"gallery {path} cannot be read: {error.strerror or error}; see that it is a file and that this user may "
+            "read it"
+        ) from error
     except Exception as error:  # a damaged file leads zipfile, numpy and json to raise almost anything
-        is_told = isinstance(error, ValueError | OSError | zipfile.BadZipFile) and str(error)
+        is_told = isinstance(error, ValueError | zipfile.BadZipFile) and str(error)
         raise InputError(
             f"gallery {path} cannot be read: {error if is_told else repr(error)}; put a copy in its place, or enrol "
             "again into a new file"

@@ -40,6 +40,7 @@ def check_embeddings(embeddings: ArrayLike, dim: int) -> NDArray[np.float32]:
             f"embeddings must be floats of shape (N, {dim}), as the gallery's artifact gives them, got {rows.dtype} "
             f"{rows.shape}{way_out}"
         )
+    rows = rows.astype(np.float64) if rows.dtype.itemsize > 8 else rows  # long doubles, which einsum does not narrow
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
     wrong = _first_wrong(norms)
     if wrong is not None:
@@ -120,6 +121,8 @@ def check_unix_time(time_s: Any, what: str) -> float:
         InputError: It is no number, or none from 0 to a day ahead.
     """
     latest = time.time() + _DAY_S
+    if not isinstance(time_s, int | float | np.integer | np.floating):
+        raise InputError(f"{what} must be a number, Unix seconds, got {time_s!r}; a datetime gives it by timestamp()")
     if not _is_number(time_s) or not 0 <= time_s <= latest:
         raise InputError(
             f"{what} must be in Unix seconds, from 0 to now, {latest - _DAY_S:.0f}, got {_shown(time_s)}; divide "
@@ -174,7 +177,7 @@ def check_count(k: Any) -> int:
     try:
         count = operator.index(k)
     except TypeError:
-        count = 0
+        raise InputError(f"k must be an integer from 1 to {MOST_RESULTS}, got {k!r}") from None
     if count < 1:
         raise InputError(f"k must be at least 1, got {k!r}")
     if count > MOST_RESULTS:

@@ -85,6 +85,11 @@ class GalleryRows:
         return self._people.rows
 
     @property
+    def people_count(self) -> int:
+        """How many people there are."""
+        return len(self._views)
+
+    @property
     def times_s(self) -> NDArray[np.float64]:
         """(N,) Unix time."""
         return self._times_s.rows

@@ -17,6 +17,7 @@ def search_people(
     index: GalleryIndex,
     vectors: NDArray[np.float32],
     people: NDArray[np.int32],
+    people_count: int,
     queries: NDArray[np.float32],
     k: int,
     allowed: NDArray[np.bool_] | None,
@@ -30,6 +31,7 @@ def search_people(
         index: Knows the rows.
         vectors: (R, D) float32.
         people: (R,) whose row it is.
+        people_count: How many they are.
         queries: (N, D) float32.
         k: People a query.
         allowed: (R,) bool, rows that may be found; all when None.
@@ -40,7 +42,7 @@ def search_people(
     """
     rows = np.full((len(queries), k), -1, np.int64)
     similarity = np.full((len(queries), k), -np.inf, np.float32)
-    short, wanted, views = np.arange(len(queries)), k, 1 if k == 1 else 4 * k
+    short, wanted, views = np.arange(len(queries)), min(k, people_count), 1 if k == 1 else 4 * k
     while len(short):
         found_rows, found = index.search(vectors, queries[short], min(views, max(len(vectors), 1)), allowed)
         count = np.zeros(len(short), np.int64)
@@ -51,18 +53,14 @@ def search_people(
             rows[query, : len(first)] = found_rows[place][first]
             similarity[query, : len(first)] = found[place][first]
             count[place] = len(first)
-        if (count < k).any():
-            wanted = min(k, _count_people(people, allowed))
+        if allowed is not None and (count < wanted).any():
+            wanted = min(wanted, int(np.count_nonzero(np.bincount(people[allowed]))))
         short, views = short[count < wanted], _WIDER * views
         if views > _MOST_VIEWS:
             break
     if len(short):
         rows[short, :wanted], similarity[short, :wanted] = _search_all(vectors, people, queries[short], wanted, allowed)
     return rows, similarity
-
-
-def _count_people(people: NDArray[np.int32], allowed: NDArray[np.bool_] | None) -> int:
-    return int(np.count_nonzero(np.bincount(people if allowed is None else people[allowed])))
 
 
 def _search_all(
