@@ -20,6 +20,7 @@ from hamr_edge.detector import open_detector
 from hamr_edge.detector_formats import FORMATS
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.reconnect import Reconnect
+from hamr_edge.text_file import to_writable
 from hamr_edge.timeline import TimedSource, Timeline
 from hamr_edge.video import DEFAULT_FOLDER_FPS, Capture, Frame, FrameSource, hide_password, open_source
 
@@ -190,7 +191,7 @@ def choose_cameras(sources: Sequence[str], flags: dict[str, Any]) -> ChosenCamer
         UnavailableError: A library or device of the detector is not there.
     """
     opened = [open_source(source, flags["fps"]) for source in sources]
-    names = flags["names"] or name_cameras(sources)
+    names = [to_writable(name) for name in flags["names"]] or name_cameras(sources)
     if flags["detections"]:
         scale = 1.0 if flags["detections_scale"] is None else flags["detections_scale"]
         files = {
@@ -272,7 +273,7 @@ def name_cameras(sources: Sequence[str]) -> list[str]:
     """A name for each source: the stem of a file, the place behind a URL; the second of one name is ``name-2``."""
     names: list[str] = []
     for source in sources:
-        text = hide_password(source)
+        text = to_writable(hide_password(source))
         if text.isdecimal() and not Path(text).exists():
             name = f"camera {text}"
         elif text.startswith("gst:"):

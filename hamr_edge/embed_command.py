@@ -28,6 +28,7 @@ from hamr_edge.output_file import OutputFile
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.progress import progress_bar
 from hamr_edge.stop_request import StopRequest
+from hamr_edge.text_file import to_writable
 from hamr_edge.timeline import Timeline
 from hamr_edge.video import hide_password
 
@@ -132,7 +133,7 @@ def embed(
                 "people by": chosen.found_by,
             }
             files = [path for path in [*written, trace] if path is not None and path.exists()]
-            click.echo(format_report(run.summary, facts, files))
+            click.echo(to_writable(format_report(run.summary, facts, files)))
     if run.summary.ending == "source":
         _warn_of_unused_boxes(chosen, run)
     if run.summary.ending == "request" and not any(camera.source.is_live for camera in chosen.cameras):

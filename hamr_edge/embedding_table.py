@@ -16,6 +16,7 @@ from hamr_edge.camera_report import EmbeddedFrame
 from hamr_edge.errors import HamrEdgeError, UnavailableError
 from hamr_edge.output_file import OutputFile
 from hamr_edge.sidecar import Sidecar
+from hamr_edge.text_file import to_writable
 
 _log = logging.getLogger(__name__)
 _ROW_GROUP_BYTES = 8 << 20
@@ -67,9 +68,8 @@ class EmbeddingTable:
         self._file = OutputFile(path, ".parquet")
         self._arrow, self._parquet = import_pyarrow()
         self._dim = embedding_dim
-        self._schema = _build_schema(
-            self._arrow, embedding_dim, {**(metadata or {}), "embedding_dim": str(embedding_dim)}
-        )
+        facts = {name: to_writable(fact) for name, fact in (metadata or {}).items()}
+        self._schema = _build_schema(self._arrow, embedding_dim, {**facts, "embedding_dim": str(embedding_dim)})
         self._rows_per_group = min(max(1, _ROW_GROUP_BYTES // (4 * embedding_dim)), _LARGEST_ROW_GROUP)
         self._writer: Any = None
         self._pending: list[tuple[NDArray[Any], ...]] = []
@@ -138,7 +138,7 @@ class EmbeddingTable:
             unix_time_s = np.nan if seen.frame.unix_time_s is None else seen.frame.unix_time_s
             self._pending.append(
                 (
-                    np.full(count, seen.camera, np.object_),
+                    np.full(count, to_writable(seen.camera), np.object_),
                     np.full(count, seen.frame.number, np.int64),
                     np.full(count, seen.frame.time_s, np.float64),
                     np.full(count, unix_time_s, np.float64),

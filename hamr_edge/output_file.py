@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hamr_edge.atomic import check_target, temporary_name
 from hamr_edge.errors import InputError
+from hamr_edge.text_file import to_writable
 
 
 class OutputFile:
@@ -21,13 +22,16 @@ class OutputFile:
         suffix: What ``path`` must end in, with the dot.
 
     Raises:
-        InputError: Wrong suffix, or the folder is missing or cannot be written to.
+        InputError: Wrong suffix, a name that is not UTF-8 (OpenCV dies of one), or the folder is missing or cannot be
+            written to.
     """
 
     def __init__(self, path: str | Path, suffix: str) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != suffix:
             raise InputError(f"output {path} must end in {suffix}")
+        if to_writable(str(path)) != str(path):
+            raise InputError(f"output {to_writable(str(path))} must have a name in UTF-8; rename it or its folder")
         check_target(self.path, "output")
         self.temporary = temporary_name(self.path)
         self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")

@@ -9,6 +9,7 @@ from hamr_edge.errors import InputError
 from hamr_edge.frame_source import Frame, FrameSource, hide_password
 from hamr_edge.gstreamer import is_pipeline
 from hamr_edge.image_sequence import DEFAULT_FOLDER_FPS, IMAGE_SUFFIXES, ImageSequence, images_in
+from hamr_edge.text_file import to_writable
 
 __all__ = [
     "DEFAULT_FOLDER_FPS",
@@ -42,7 +43,8 @@ def open_source(source: str | Path, fps: float | None = None) -> FrameSource:
         :class:`~hamr_edge.frame_reader.FrameReader`.
 
     Raises:
-        InputError: The source is not there, the folder holds no image, or ``fps`` makes no sense.
+        InputError: The source is not there, a video's name is not UTF-8, the folder holds no image, or ``fps`` makes
+            no sense.
         UnavailableError: The source is a pipeline, and this OpenCV was built without GStreamer.
     """
     text = str(source)
@@ -57,6 +59,8 @@ def open_source(source: str | Path, fps: float | None = None) -> FrameSource:
     if fps is not None:
         raise InputError(f"fps is for images only; {hide_password(text)} has its own clock")
     if is_stream or path.is_file() or path.is_char_device():
+        if to_writable(text) != text:  # OpenCV does not refuse it: the process dies
+            raise InputError(f"source {to_writable(hide_password(text))} must have a name in UTF-8; rename it")
         return Capture(text)
     if text.isdecimal():
         return Capture(int(text))

@@ -131,12 +131,21 @@ def test_where_it_cannot_be_written_is_known_at_once(tmp_path: Path, monkeypatch
         ("out.csv", "must end in .parquet"),
         ("gone/out.parquet", "mkdir -p .*gone"),
         ("folder.parquet", "is a folder"),
+        ("caf\udce9.parquet", r"caf\\udce9.parquet must have a name in UTF-8"),
     ):
         with pytest.raises(InputError, match=message):
             EmbeddingTable(tmp_path / name, 6)
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     with pytest.raises(InputError, match="cannot be written to"):
         EmbeddingTable(tmp_path / "out.parquet", 6)
+
+
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
+    with EmbeddingTable(tmp_path / "out.parquet", 6, {"source": "caf\udce9.mp4"}) as table:
+        table.append(EmbeddedFrame("caf\udce9", _seen(1, 0.0, *_people(1)).frame, *_people(1)))
+    written = pq.read_table(tmp_path / "out.parquet")
+    assert written["camera"].to_pylist() == [r"caf\udce9"]
+    assert written.schema.metadata[b"source"] == rb"caf\udce9.mp4"
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
