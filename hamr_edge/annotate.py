@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge.drawn_text import to_ascii
-from hamr_edge.errors import HamrEdgeError, InputError
+from hamr_edge.errors import HamrEdgeError
 from hamr_edge.identities import Identities
+from hamr_edge.letterbox import lay_out_frame
 from hamr_edge.output_file import OutputFile
 from hamr_edge.video import Frame
 
@@ -95,7 +96,8 @@ def _draw_label(
 class AnnotatedVideo:
     """An ``.mp4`` in which people keep the colour of their nearest embedding. A context manager.
 
-    Left without an error, the file gets its name; left with one, what was drawn is kept as ``OUT.partial.mp4``.
+    Left without an error, the file gets its name; left with one, what was drawn is kept as ``OUT.partial.mp4``. It has
+    the size of the first frame; others are fitted into that, with bars.
 
     Args:
         path: The ``.mp4`` file to make or replace.
@@ -111,6 +113,7 @@ class AnnotatedVideo:
         self._identities, self._fps = identities, fps
         self._writer: Any = None
         self._size_hw = (0, 0)
+        self._has_warned = False
 
     def __enter__(self) -> AnnotatedVideo:
         return self
@@ -135,23 +138,35 @@ class AnnotatedVideo:
         finally:
             self._file.discard()
 
+    @property
+    def partial(self) -> Path:
+        """Where the video is kept after an error."""
+        return self._file.partial
+
     def append(self, frame: Frame, boxes: NDArray[np.float32], embeddings: NDArray[np.float32]) -> None:
         """Draw one frame's people, (N, 4) boxes and (N, D) embeddings, and write it.
 
         Raises:
-            InputError: The frame's size is not the first one's.
             HamrEdgeError: OpenCV cannot write the video.
         """
-        size_hw = frame.image.shape[:2]
+        image = frame.image
+        size_hw = (image.shape[0], image.shape[1])
         if self._writer is None:
-            self._open((size_hw[0], size_hw[1]))
+            self._open(size_hw)
         if size_hw != self._size_hw:
-            raise InputError(
-                f"frame {frame.number} is {size_hw[1]} x {size_hw[0]}, the first was {self._size_hw[1]} x "
-                f"{self._size_hw[0]}; a video needs frames of one size, leave out --video for these"
-            )
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "%s: frame %d is %d x %d, the first was %d x %d; such frames are fitted into the video with bars",
+                    self._file.path,
+                    frame.number,
+                    *size_hw[::-1],
+                    *self._size_hw[::-1],
+                )
+            image, placement = lay_out_frame(image, self._size_hw, "centred")
+            boxes = placement.to_canvas(boxes)
         caption = f"frame {frame.number}   {format_time(frame.time_s)}   people {len(boxes)}"
-        self._writer.write(draw_people(frame.image, boxes, self._identities.assign(embeddings), caption))
+        self._writer.write(draw_people(image, boxes, self._identities.assign(embeddings), caption))
 
     def _open(self, size_hw: tuple[int, int]) -> None:
         height, width = size_hw

@@ -116,16 +116,36 @@ def test_a_video_shows_the_same_person_in_the_same_colour(tmp_path: Path) -> Non
         assert np.linalg.norm(np.median(label, axis=0) - color) < 60  # the codec blurs colours
 
 
-def test_an_error_keeps_what_was_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def append(video: AnnotatedVideo, size_hw: tuple[int, int], number: int) -> None:
-        video.append(Frame(number, 0.0, np.zeros((*size_hw, 3), np.uint8)), np.zeros((0, 4), np.float32), _unit())
+def _append(video: AnnotatedVideo, number: int, image: np.ndarray, *boxes: tuple[float, ...]) -> None:
+    rows = np.array(boxes, np.float32).reshape(-1, 4)
+    video.append(Frame(number, 0.0, image), rows, _unit(*range(0, 90 * len(rows), 90)))
 
-    expected = "frame 2 is 100 x 80, the first was 120 x 90"
-    with pytest.raises(InputError, match=expected), AnnotatedVideo(tmp_path / "out.mp4", Identities(2), 10) as video:  # noqa: PT012
-        append(video, (90, 120), 1)
-        append(video, (80, 100), 2)
+
+def test_an_error_keeps_what_was_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RuntimeError), AnnotatedVideo(tmp_path / "out.mp4", Identities(2), 10) as video:  # noqa: PT012
+        _append(video, 1, np.zeros((90, 120, 3), np.uint8))
+        raise RuntimeError("broke")
     assert [file.name for file in tmp_path.iterdir()] == ["out.partial.mp4"]
+    assert video.partial == tmp_path / "out.partial.mp4"
     assert "what was drawn is kept" in caplog.text
+
+
+def test_frames_of_another_size_are_fitted_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "out.mp4"
+    with AnnotatedVideo(path, Identities(2), 10) as video:
+        _append(video, 1, np.full((180, 240, 3), 250, np.uint8))
+        for number in (2, 3):  # twice as wide as high: 240 x 120 of the video, 30 above and below
+            _append(video, number, np.full((240, 480, 3), 250, np.uint8), (200, 40, 300, 200))
+        _append(video, 4, np.full((180, 240, 3), 250, np.uint8))
+    frames = read_video(path)
+    assert [frame.shape for frame in frames] == [(180, 240, 3)] * 4
+    for frame, bars in zip(frames, (False, True, True, False), strict=True):
+        assert (np.abs(frame[5:20].astype(int) - 114).max() < 20) == bars
+    assert np.abs(frames[1][60:100, 20:80].astype(int) - 250).max() < 20
+    edge = frames[1][60:120, 99:103].reshape(-1, 3).astype(float)  # x1 of 200 lies at 100
+    assert np.linalg.norm(edge - np.array(identity_color(1)), axis=1).min() < 60
+    assert caplog.text.count("frame 2 is 480 x 240, the first was 240 x 180; such frames are fitted") == 1
+    assert "frame 3" not in caplog.text
 
 
 def test_a_video_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
