@@ -28,20 +28,27 @@ class AnnotatedVideos:
     Args:
         path: The ``.mp4`` to make; of several cameras, ``NAME.CAMERA.mp4`` beside it.
         cameras: Whose frames come.
+        readers: One for each; says how fast its video plays.
         identities: Gives the numbers.
+
+    Attributes:
+        paths: The file of each camera, by its name; no two are the same.
 
     Raises:
         InputError: A file cannot be made there.
     """
 
-    def __init__(self, path: Path, cameras: Sequence[Camera], identities: Identities) -> None:
-        names = [re.sub(r"[^\w.-]+", "_", camera.name) for camera in cameras]
-        self.paths = {
-            camera.name: path if len(cameras) == 1 else path.with_name(f"{path.stem}.{name}{path.suffix}")
-            for camera, name in zip(cameras, names, strict=True)
-        }
-        self._files = {name: OutputFile(path, ".mp4") for name, path in self.paths.items()}
-        self._sources = {camera.name: camera.source for camera in cameras}
+    def __init__(
+        self, path: Path, cameras: Sequence[Camera], readers: Sequence[FrameReader], identities: Identities
+    ) -> None:
+        if len(cameras) == 1:
+            self.paths = {cameras[0].name: path}
+        else:
+            files = _name_files([camera.name for camera in cameras])
+            self.paths = {name: path.with_name(f"{path.stem}.{file}{path.suffix}") for name, file in files.items()}
+        for file in self.paths.values():
+            OutputFile(file, ".mp4")
+        self._readers = {camera.name: reader for camera, reader in zip(cameras, readers, strict=True)}
         self._identities = identities
         self._videos: dict[str, AnnotatedVideo] = {}
         self._stack = ExitStack()
@@ -58,14 +65,29 @@ class AnnotatedVideos:
         """Draw one frame's people into its camera's video; see :meth:`AnnotatedVideo.append`."""
         video = self._videos.get(seen.camera)
         if video is None:  # how fast it plays is known once its source is open
-            fps = self._sources[seen.camera].fps
+            fps = self._readers[seen.camera].source.fps
             video = AnnotatedVideo(self.paths[seen.camera], self._identities, fps)
             self._videos[seen.camera] = self._stack.enter_context(video)
         video.append(seen.frame, seen.boxes, seen.embeddings)
 
     def written(self, is_part: bool) -> list[Path]:
         """The videos that were made: whole, or parts after an error."""
-        return [self._files[name].partial if is_part else self.paths[name] for name in self._videos]
+        return [video.partial if is_part else self.paths[name] for name, video in self._videos.items()]
+
+
+def _name_files(names: Sequence[str]) -> dict[str, str]:
+    """What each camera's file is called; two names may be one where signs are replaced, or case does not count."""
+    files: dict[str, str] = {}
+    taken = set()
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "_", name)
+        unique, count = plain, 1
+        while unique.casefold() in taken:
+            count += 1
+            unique = f"{plain}-{count}"
+        taken.add(unique.casefold())
+        files[name] = unique
+    return files
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from hamr_edge.embed_cameras import AnnotatedVideos, EmbedRun, embed_cameras
 from hamr_edge.embed_report import format_report
 from hamr_edge.embedder import Embedder
 from hamr_edge.embedding_table import EmbeddingTable, import_pyarrow, table_metadata
+from hamr_edge.frame_reader import FrameReader
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
 from hamr_edge.output_file import OutputFile
 from hamr_edge.pipeline import EmbeddingService
@@ -76,7 +77,6 @@ def embed(
     for path, suffix in ((output, ".parquet"), (video, ".mp4"), (trace, ".json")):
         if path is not None:
             OutputFile(path, suffix)
-            _refuse_to_overwrite(path, sources)
     embedder = Embedder(flags["model"], flags["device"], choose_threads(flags))
     chosen = choose_cameras(sources, flags)
     sidecar = embedder.sidecar
@@ -84,8 +84,11 @@ def embed(
     metadata = table_metadata(sidecar, model=str(flags["model"]), source=all_sources, people=chosen.found_by)
     threshold = DEFAULT_IDENTITY_THRESHOLD if identity_threshold is None else identity_threshold
     identities = Identities(sidecar.embedding_dim, threshold)
-    videos = None if video is None else AnnotatedVideos(video, chosen.cameras, identities)
     table, timeline = EmbeddingTable(output, sidecar.embedding_dim, metadata), Timeline()
+    readers = make_readers(chosen.cameras, flags, timeline)
+    videos = None if video is None else AnnotatedVideos(video, chosen.cameras, readers, identities)
+    for path in (output, trace, *(videos.paths.values() if videos is not None else ())):
+        _refuse_to_overwrite(path, sources)
     run: EmbedRun | None = None
     try:
         with ExitStack() as stack:
@@ -104,11 +107,11 @@ def embed(
             def show(done: int, people: int) -> None:
                 speed = progress.tasks[0].speed or 0.0
                 note = f"{speed:.1f} frames/s, {people} people"
-                progress.update(task, completed=done, total=_expected_frames(chosen, max_frames), note=note)
+                progress.update(task, completed=done, total=_expected_frames(readers, max_frames), note=note)
 
             run = embed_cameras(
                 chosen.cameras,
-                make_readers(chosen.cameras, flags, timeline),
+                readers,
                 service,
                 table,
                 timeline,
@@ -136,24 +139,24 @@ def embed(
             click.echo(to_writable(format_report(run.summary, facts, files)))
     if run.summary.ending == "source":
         _warn_of_unused_boxes(chosen, run)
-    if run.summary.ending == "request" and not any(camera.source.is_live for camera in chosen.cameras):
+    if run.summary.ending == "request" and not any(reader.source.is_live for reader in readers):
         raise click.Abort
 
 
-def _expected_frames(chosen: ChosenCameras, max_frames: int | None) -> int | None:
+def _expected_frames(readers: Sequence[FrameReader], max_frames: int | None) -> int | None:
     """Frames of all sources, None while one of them does not say."""
     total = 0
-    for camera in chosen.cameras:
-        count = getattr(camera.source, "frame_count", None)  # known once it is open
+    for reader in readers:
+        count = getattr(reader.source, "frame_count", None)  # known once it is open
         if count is None and max_frames is None:
             return None
         total += min(count or max_frames or 0, max_frames or count or 0)
     return total
 
 
-def _refuse_to_overwrite(path: Path, sources: Sequence[str]) -> None:
+def _refuse_to_overwrite(path: Path | None, sources: Sequence[str]) -> None:
     for source in sources:
-        if path.exists() and Path(source).exists() and path.samefile(source):
+        if path is not None and path.exists() and Path(source).exists() and path.samefile(source):
             raise click.UsageError(f"{path} is the source; write to another file")
 
 

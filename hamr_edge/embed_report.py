@@ -52,13 +52,13 @@ def format_report(summary: EmbedSummary, facts: Mapping[str, str], files: list[P
     """
     last_s = max((camera.last_time_s for camera in summary.cameras.values()), default=0.0)
     frames = f"{summary.frames}, the last at {format_time(last_s)}{_ENDINGS[summary.ending]}"
-    lines = {**facts, "frames": frames, "embeddings": str(summary.people)}
+    lines = [*facts.items(), ("frames", frames), ("embeddings", str(summary.people))]
     if summary.service.batches:
-        lines["batches"] = f"{summary.service.batches}, {summary.service.mean_batch:.1f} crops each"
-    lines |= {"written" if row == 0 else "": f"{file} ({_size(file)})" for row, file in enumerate(files)}
-    lines["speed"] = f"{summary.frames_per_s:.1f} frames/s, {summary.total_s:.1f} s in all"
-    width = max(len(name) for name in lines)
-    text = [f"{name:<{width}}  {value}" for name, value in lines.items()]
+        lines.append(("batches", f"{summary.service.batches}, {summary.service.mean_batch:.1f} crops each"))
+    lines += [("" if row else "written", f"{file} ({_size(file)})") for row, file in enumerate(files)]
+    lines.append(("speed", f"{summary.frames_per_s:.1f} frames/s, {summary.total_s:.1f} s in all"))
+    width = max(len(name) for name, _ in lines)
+    text = [f"{name:<{width}}  {value}" for name, value in lines]
     return "\n".join([*text, *_camera_lines(summary), *_stage_lines(summary)])
 
 
