@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hamr_edge.arrow_spill import import_pyarrow
 from hamr_edge.camera_flags import (
     ChosenCameras,
     camera_flags,
@@ -22,7 +23,7 @@ from hamr_edge.camera_flags import (
 from hamr_edge.embed_cameras import AnnotatedVideos, EmbedRun, embed_cameras
 from hamr_edge.embed_report import format_report
 from hamr_edge.embedder import Embedder
-from hamr_edge.embedding_table import EmbeddingTable, import_pyarrow, table_metadata
+from hamr_edge.embedding_table import EmbeddingTable, table_metadata
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
 from hamr_edge.output_file import OutputFile
@@ -68,7 +69,8 @@ def embed(
     file: camera, frame (from 1), time (seconds), unix_time (of live sources), box (x1, y1, x2, y2 in pixels), score,
     embedding. Ctrl-C ends the run and keeps what was embedded; a live source knows no other end.
 
-    A source that fails leaves the others running. The rows are then kept as OUT.partial.parquet, as after any error.
+    A source that fails leaves the others running. The rows are then kept as OUT.partial.parquet, as after any error;
+    those of a run that was killed, the next run keeps as OUT.recovered.parquet.
     """
     check_camera_flags(flags, sources)
     refuse_options("--video", video is None, {"--identity-threshold": identity_threshold})
@@ -96,8 +98,8 @@ def embed(
             stop = stack.enter_context(StopRequest())
             if videos is not None:
                 stack.enter_context(videos)
-            stack.enter_context(table)
             progress = stack.enter_context(progress_bar(quiet))
+            stack.enter_context(table)
             service = EmbeddingService(
                 embedder, max_delay_ms=flags["max_delay_ms"], max_batch=flags["max_batch"], timeline=timeline
             )
@@ -121,6 +123,7 @@ def embed(
                 should_stop=lambda: stop.requested,
                 on_frame=show,
             )
+            progress.update(task, description="writing")  # the table's copy may take minutes
             if run.failure is not None:
                 raise run.failure
     finally:

@@ -1,9 +1,11 @@
-"""Embeddings as a Parquet file, written row group by row group in bounded memory. Needs pyarrow."""
+"""Embeddings as a Parquet file, and on the disk while they come. Needs pyarrow."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamr_edge import __version__
+from hamr_edge.arrow_spill import ArrowSpill, import_pyarrow
 from hamr_edge.camera_report import EmbeddedFrame
-from hamr_edge.errors import HamrEdgeError, UnavailableError
+from hamr_edge.errors import HamrEdgeError
+from hamr_edge.killed_runs import recover_killed_runs
 from hamr_edge.output_file import OutputFile
 from hamr_edge.sidecar import Sidecar
 from hamr_edge.text_file import to_writable
 
 _log = logging.getLogger(__name__)
-_ROW_GROUP_BYTES = 8 << 20
-_LARGEST_ROW_GROUP = 1 << 16
+_BATCH_BYTES = 8 << 20
+_LARGEST_BATCH = 1 << 16
+_SAVE_EVERY_S = 60.0
 _COLUMN_NOTES = {
     "camera": "name of the source",
     "frame": "number of the frame, from 1",
@@ -32,27 +37,13 @@ _COLUMN_NOTES = {
 }
 
 
-def import_pyarrow() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet.
-
-    Raises:
-        UnavailableError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UnavailableError(
-            "pyarrow, which writes Parquet, is not installed; pip install 'hamr-edge[parquet]'"
-        ) from error
-    return pyarrow, pyarrow.parquet
-
-
 class EmbeddingTable:
     """One row a person: ``camera``, ``frame``, ``time``, ``unix_time``, ``box``, ``score``, ``embedding``.
 
-    A context manager. Left without an error, the file gets its name. Left with one, what was appended is kept as
-    ``OUT.partial.parquet``, whole and readable, and ``OUT`` stays as it was.
+    A context manager. What is a minute old is on the disk, in a hidden Arrow stream beside ``OUT``. Left without an
+    error, that is copied into ``OUT``. Left with one, it is copied into ``OUT.partial.parquet``, and ``OUT`` stays as
+    it was; where there is no room for the copy, the stream is kept as ``OUT.partial.arrows``. After a kill or a power
+    cut, the next table for ``OUT`` makes ``OUT.recovered.parquet`` of it.
 
     Args:
         path: The ``.parquet`` file to make or replace.
@@ -66,46 +57,45 @@ class EmbeddingTable:
 
     def __init__(self, path: str | Path, embedding_dim: int, metadata: Mapping[str, str] | None = None) -> None:
         self._file = OutputFile(path, ".parquet")
-        self._arrow, self._parquet = import_pyarrow()
+        self._arrow, _ = import_pyarrow()
         self._dim = embedding_dim
         facts = {name: to_writable(fact) for name, fact in (metadata or {}).items()}
         self._schema = _build_schema(self._arrow, embedding_dim, {**facts, "embedding_dim": str(embedding_dim)})
-        self._rows_per_group = min(max(1, _ROW_GROUP_BYTES // (4 * embedding_dim)), _LARGEST_ROW_GROUP)
-        self._writer: Any = None
+        self._rows_per_batch = min(max(1, _BATCH_BYTES // (4 * embedding_dim)), _LARGEST_BATCH)
+        self._spill: ArrowSpill | None = None
+        self._is_saved, self._saved_s = True, 0.0
         self._pending: list[tuple[NDArray[Any], ...]] = []
         self._pending_rows = 0
         self.rows = 0
 
     def __enter__(self) -> EmbeddingTable:
-        name = str(self._file.temporary)
         try:
-            self._writer = self._parquet.ParquetWriter(name, self._schema, compression="zstd", use_dictionary=False)
+            recover_killed_runs(self._file)
+            self._spill = ArrowSpill(self._file.temporary.with_suffix(".arrows"), self._schema)
         except OSError as error:
             raise self._cannot_write(error) from error
+        self._saved_s = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        writer, self._writer = self._writer, None
+        spill, self._spill = self._spill, None
+        if spill is None:
+            return
         try:
             if error is None:
-                self._finish(writer)
-                self._file.publish()
-            elif self.rows:
-                self._finish(writer)
-                self._file.keep_partial()
-                _log.warning(
-                    "%s: not finished; %d embeddings are kept in %s", self._file.path, self.rows, self._file.partial
-                )
+                self._finish(spill)
             else:
-                writer.close()
-        except (OSError, HamrEdgeError) as failure:
-            if error is None:
-                raise self._cannot_write(failure) from failure
-            _log.warning("%s: nothing could be kept: %s", self._file.path, failure)
+                self._keep_partial(spill)
+        except OSError as failure:
+            raise self._cannot_write(failure) from failure
+        except KeyboardInterrupt:
+            note = "stopped while it was copied; what came is in %s, and the next run for it makes Parquet of that"
+            _log.warning(f"%s: {note}", self._file.path, spill.path)
+            raise
         finally:
-            self._file.discard()
+            spill.close()
 
     @property
     def partial(self) -> Path:
@@ -119,7 +109,7 @@ class EmbeddingTable:
             HamrEdgeError: The table is not open, shapes disagree, an embedding is not finite, or the file cannot be
                 written.
         """
-        if self._writer is None:
+        if self._spill is None:
             raise HamrEdgeError(f"table {self._file.path} is not open; use it in a 'with' statement")
         boxes, scores, embeddings = seen.boxes, seen.scores, seen.embeddings
         count = len(embeddings)
@@ -149,23 +139,92 @@ class EmbeddingTable:
             )
             self._pending_rows += count
             self.rows += count
-        if self._pending_rows >= self._rows_per_group:
-            try:
-                self._write_pending(self._writer)
-            except OSError as error:
-                raise self._cannot_write(error) from error
+            self._is_saved = False
+        if self._pending_rows >= self._rows_per_batch:
+            self._write_out(self._spill)
+        self.save_when_due()
 
-    def _finish(self, writer: Any) -> None:
-        self._write_pending(writer)
-        writer.close()
+    def save_when_due(self) -> None:
+        """Bring what was appended to the disk where it was a minute ago that this was done; to be called now and then.
 
-    def _write_pending(self, writer: Any) -> None:
+        Raises:
+            HamrEdgeError: The file cannot be written.
+        """
+        if self._spill is None or time.monotonic() - self._saved_s < _SAVE_EVERY_S:
+            return
+        if not self._is_saved:
+            self._write_out(self._spill, is_synced=True)
+        self._is_saved, self._saved_s = True, time.monotonic()
+
+    def _write_out(self, spill: ArrowSpill, *, is_synced: bool = False) -> None:
+        try:
+            self._write_pending(spill)
+            if is_synced:
+                spill.sync()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _finish(self, spill: ArrowSpill) -> None:
+        try:
+            self._write_pending(spill)
+        except OSError:
+            self._keep_partial(spill)
+            raise
+        try:
+            spill.write_parquet(self._file.temporary)
+        except OSError as failure:
+            self._keep_stream(spill, failure)
+            raise
+        try:
+            self._file.publish()
+        except OSError:
+            self._keep_partial(spill)
+            raise
+        spill.discard()
+
+    def _keep_partial(self, spill: ArrowSpill) -> None:
+        """Keep as much as the disk takes, and say how much that is; never raises what the disk says."""
+        with suppress(OSError):  # the count says so
+            self._write_pending(spill)
+        if not spill.rows:
+            spill.discard()
+            if self.rows:
+                _log.warning("%s: not finished; 0 of %d embeddings could be kept", self._file.path, self.rows)
+            return
+        try:
+            spill.write_parquet(self._file.temporary)
+            self._file.keep_partial()
+        except OSError as failure:
+            self._keep_stream(spill, failure)
+        else:
+            spill.discard()
+            self._say_kept(spill.rows)
+
+    def _keep_stream(self, spill: ArrowSpill, failure: OSError) -> None:
+        """Keep the stream, as no Parquet file can be made of it."""
+        self._file.discard()
+        target = self._file.free_name("partial", spill.path.suffix)
+        try:
+            spill.keep(target)
+        except OSError as error:
+            note = "not finished; what is kept is in %s, and the next run for it makes Parquet of that: %s"
+            _log.warning(f"%s: {note}", self._file.path, spill.path, error)
+            return
+        self._file.partial = target
+        self._say_kept(
+            spill.rows, f", an Arrow stream: pyarrow.ipc.open_stream reads it; Parquet could not be written: {failure}"
+        )
+
+    def _say_kept(self, rows: int, note: str = "") -> None:
+        count = str(rows) if rows == self.rows else f"{rows} of {self.rows}"
+        _log.warning("%s: not finished; %s embeddings are kept in %s%s", self._file.path, count, self.partial, note)
+
+    def _write_pending(self, spill: ArrowSpill) -> None:
         if not self._pending:
             return
         cameras, frames, times, unix_times, boxes, scores, embeddings = (
             np.concatenate(column) for column in zip(*self._pending, strict=True)
         )
-        self._pending, self._pending_rows = [], 0
         arrow = self._arrow
         columns = [
             arrow.array(cameras, arrow.string()),
@@ -176,7 +235,8 @@ class EmbeddingTable:
             arrow.array(scores.astype(np.float32, copy=False)),
             _fixed_size_lists(arrow, embeddings),
         ]
-        writer.write_table(arrow.Table.from_arrays(columns, schema=self._schema), row_group_size=len(frames))
+        spill.append(arrow.RecordBatch.from_arrays(columns, schema=self._schema))
+        self._pending, self._pending_rows = [], 0
 
     def _cannot_write(self, error: Exception) -> HamrEdgeError:
         return HamrEdgeError(

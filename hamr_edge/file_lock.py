@@ -1,7 +1,8 @@
-"""One writer of a file at a time, among threads, processes and containers that share the folder."""
+"""Locks on files, among threads, processes and containers that share a folder; the system lifts them at a kill."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[bool]:
-    """Wait until nobody else is in here for ``path``; yields whether the others are kept out.
+    """Let one writer of a file in at a time: wait until nobody else is in here for ``path``; yields whether the others are kept out.
 
     The lock is on a hidden, empty file beside ``path``, which stays: ``path`` itself is replaced, and a lock on it
     would go with the old one. It ends with the process that holds it. False where the system or the file system has no
@@ -35,6 +36,31 @@ def lock_file(path: Path) -> Iterator[bool]:
         yield _wait(number, lock)
     finally:
         os.close(number)
+
+
+def lock_open_file(file: io.FileIO, path: Path, *, is_needed: bool) -> bool:
+    """Lock a file that is being written until it is closed: the lock tells whether its process is still there.
+
+    Args:
+        file: Open.
+        path: Where it lies.
+        is_needed: What to answer where the system cannot say: True gives False.
+
+    Returns:
+        Whether it is nobody else's.
+    """
+    if sys.platform == "win32":
+        return not is_needed
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return not is_needed
+    try:  # whoever had the lock until now may have renamed or deleted the file
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _open(lock: Path) -> int:

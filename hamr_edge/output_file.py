@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from hamr_edge.atomic import check_target, temporary_name
@@ -15,7 +16,8 @@ class OutputFile:
     Attributes:
         path: The name under which readers find the finished file.
         temporary: The name to write under, beside it; hidden.
-        partial: The name of what was written when an error cut the work short: ``NAME.partial.SUFFIX``.
+        partial: The name of what was written when an error cut the work short: ``NAME.partial.SUFFIX``, and
+            ``NAME.partial-2.SUFFIX`` where an earlier part has that.
 
     Args:
         path: The file to make or replace.
@@ -34,16 +36,31 @@ class OutputFile:
             raise InputError(f"output {to_writable(str(path))} must have a name in UTF-8; rename it or its folder")
         check_target(self.path, "output")
         self.temporary = temporary_name(self.path)
-        self.partial = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}")
+        self.partial = self.free_name("partial")
 
     def publish(self) -> None:
         """Give the finished file its name; an older one is replaced."""
         self.temporary.replace(self.path)
 
     def keep_partial(self) -> None:
-        """Keep what was written as ``partial``; ``path`` stays as it was."""
+        """Keep what was written as ``partial``; ``path`` stays as it was, and so does an earlier part."""
+        self.partial = self.free_name("partial")
         self.temporary.replace(self.partial)
 
     def discard(self) -> None:
         """Delete what was written."""
         self.temporary.unlink(missing_ok=True)
+
+    def free_name(self, tag: str, suffix: str | None = None) -> Path:
+        """``NAME.TAG.SUFFIX``, or the first of ``NAME.TAG-2.SUFFIX`` and so on that is free."""
+        suffix = suffix or self.path.suffix
+        name, count = self.path.with_name(f"{self.path.stem}.{tag}{suffix}"), 1
+        while name.exists():
+            count += 1
+            name = self.path.with_name(f"{self.path.stem}.{tag}-{count}{suffix}")
+        return name
+
+    def left_behind(self, suffix: str) -> list[Path]:
+        """Temporary files of other processes for ``path`` that end in ``suffix``, killed or running."""
+        pattern = re.compile(rf"\.{re.escape(self.path.stem)}\.\d+{re.escape(suffix)}")
+        return sorted(file for file in self.path.parent.iterdir() if pattern.fullmatch(file.name))

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-import logging
+import errno
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hamr_edge import Sidecar, embedding_table
+from hamr_edge import Sidecar, arrow_spill, embedding_table
 from hamr_edge.camera_report import EmbeddedFrame
 from hamr_edge.embedding_table import EmbeddingTable, table_metadata
 from hamr_edge.errors import HamrEdgeError, InputError, UnavailableError
@@ -75,12 +77,14 @@ def test_nobody_at_all_is_a_valid_file(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding_table, "_ROW_GROUP_BYTES", 4 * 6 * 10)
+    monkeypatch.setattr(embedding_table, "_BATCH_BYTES", 4 * 6 * 10)
+    monkeypatch.setattr(arrow_spill, "_ROW_GROUP_BYTES", 1000)
     with EmbeddingTable(tmp_path / "out.parquet", 6) as table:
-        for number in range(1, 12):
+        for number in range(1, 15):
             table.append(_seen(number, 0.0, *_people(4)))
+            assert table._pending_rows < 12
     file = pq.ParquetFile(tmp_path / "out.parquet")
-    assert [file.metadata.row_group(row).num_rows for row in range(file.num_row_groups)] == [12, 12, 12, 8]
+    assert [file.metadata.row_group(row).num_rows for row in range(file.num_row_groups)] == [24, 24, 8]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broke"), KeyboardInterrupt()])
@@ -104,12 +108,171 @@ def test_an_error_before_the_first_person_leaves_nothing(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_is_full_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    table = EmbeddingTable(tmp_path / "out.parquet", 6)
-    table._file.temporary = Path("/dev/full")
-    with caplog.at_level(logging.WARNING), pytest.raises(HamrEdgeError, match=r"cannot write .*No space left"), table:
+_LONG = {"model": "m" * 2000}
+"""Metadata: once in a stream, thrice in Parquet, which is then the larger."""
+
+
+def _fill(
+    path: Path, limit: int, monkeypatch: pytest.MonkeyPatch, metadata: dict[str, str] | None = None
+) -> EmbeddingTable:
+    """Write a table until files may not grow any more."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(embedding_table, "_BATCH_BYTES", 4 * 6 * 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    table = EmbeddingTable(path, 6, metadata)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        with pytest.raises(HamrEdgeError, match=r"cannot write .*too large; check the free space"), table:  # noqa: PT012
+            for number in range(1, 1000):
+                table.append(_seen(number, 0.0, *_people(5, number)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return table
+
+
+def test_a_disk_that_is_full_keeps_what_it_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = _fill(tmp_path / "out.parquet", 40_000, monkeypatch)
+    kept = pq.read_table(tmp_path / "out.partial.parquet")["frame"].to_pylist()
+    assert kept == [number for number in range(1, kept[-1] + 1) for _ in range(5)]
+    assert len(kept) > 20
+    assert f"{len(kept)} of {table.rows} embeddings are kept in {tmp_path / 'out.partial.parquet'}" in caplog.text
+    assert [file.name for file in tmp_path.iterdir()] == ["out.partial.parquet"]
+
+
+def test_a_disk_without_room_for_parquet_keeps_the_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.parquet").write_text("an older result")
+    (tmp_path / "out.partial.arrows").write_text("an earlier part")
+    table = _fill(tmp_path / "out.parquet", 8000, monkeypatch, _LONG)
+    stream = tmp_path / "out.partial-2.arrows"
+    assert table.partial == stream
+    with pa.ipc.open_stream(stream) as reader:
+        kept = reader.read_all()["frame"].to_pylist()
+    assert kept == [number for number in range(1, kept[-1] + 1) for _ in range(5)]
+    assert f"{len(kept)} of {table.rows} embeddings are kept in {stream}, an Arrow stream" in caplog.text
+    assert "pyarrow.ipc.open_stream reads it" in caplog.text
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "out.parquet",
+        "out.partial-2.arrows",
+        "out.partial.arrows",
+    ]
+    assert (tmp_path / "out.parquet").read_text() == "an older result"
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(100, 0), (6000, 3)])
+def test_a_disk_that_is_full_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: int, kept: int
+) -> None:
+    resource = pytest.importorskip("resource")
+    before, table = resource.getrlimit(resource.RLIMIT_FSIZE), EmbeddingTable(tmp_path / "out.parquet", 6, _LONG)
+    try:
+        with pytest.raises(HamrEdgeError, match="cannot write"), table:  # noqa: PT012
+            table.append(_seen(1, 0.0, *_people(3)))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    if not kept:
+        assert "0 of 3 embeddings could be kept" in caplog.text
+        assert not list(tmp_path.iterdir())
+        return
+    assert "3 embeddings are kept in" in caplog.text
+    assert [file.name for file in tmp_path.iterdir()] == ["out.partial.arrows"]
+    with pa.ipc.open_stream(tmp_path / "out.partial.arrows") as reader:
+        assert reader.read_all().num_rows == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_for_parquet_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    write = arrow_spill._WholeWrites.write
+
+    def write_unless_parquet(file: arrow_spill._WholeWrites, data: object) -> int:
+        if str(file.name).endswith(".parquet"):
+            raise OSError(number, "no room")
+        return write(file, data)
+
+    monkeypatch.setattr(arrow_spill._WholeWrites, "write", write_unless_parquet)
+    with pytest.raises(HamrEdgeError, match="no room"), EmbeddingTable(tmp_path / "out.parquet", 6) as table:
         table.append(_seen(1, 0.0, *_people(3)))
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["out.partial.arrows"]
+    assert "3 embeddings are kept in" in caplog.text
+
+
+def test_a_stream_that_cannot_be_renamed_stays_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", mock.Mock(side_effect=PermissionError(errno.EACCES, "no")))
+        with pytest.raises(HamrEdgeError, match="cannot write"), EmbeddingTable(tmp_path / "out.parquet", 6) as table:
+            table.append(_seen(1, 0.0, *_people(3)))
+    assert "and the next run for it makes Parquet of that" in caplog.text
+    assert [file.suffix for file in tmp_path.iterdir()] == [".arrows"]
+    with EmbeddingTable(tmp_path / "out.parquet", 6):
+        pass
+    assert pq.read_table(tmp_path / "out.recovered.parquet").num_rows == 3
+
+
+def test_a_second_ctrl_c_leaves_the_copy_to_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop = mock.patch("pyarrow.parquet.ParquetWriter.write_table", side_effect=KeyboardInterrupt)
+    table = EmbeddingTable(tmp_path / "out.parquet", 6)
+    with stop, pytest.raises(KeyboardInterrupt), table:
+        table.append(_seen(1, 0.0, *_people(3)))
+    assert "stopped while it was copied" in caplog.text
+    assert [file.suffix for file in tmp_path.iterdir()] == [".arrows"]
+    pytest.importorskip("fcntl")
+    with EmbeddingTable(tmp_path / "out.parquet", 6):
+        pass
+    assert pq.read_table(tmp_path / "out.recovered.parquet").num_rows == 3
+
+
+def test_what_cannot_be_read_again_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = mock.patch.object(
+        arrow_spill, "_checksum", side_effect=map(b"%d".__mod__, range(99))
+    )  # never twice the same
+    table = EmbeddingTable(tmp_path / "out.parquet", 6)
+    with check, pytest.raises(HamrEdgeError, match="of 3 rows 0 can be read again"), table:
+        table.append(_seen(1, 0.0, *_people(3)))
+    assert [file.name for file in tmp_path.iterdir()] == ["out.partial.arrows"]
+
+
+def test_what_is_a_minute_old_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, synced = [0.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(now_s[0]))
+    with EmbeddingTable(tmp_path / "out.parquet", 6) as table:
+        for minute in range(4):
+            now_s[0] = 30.0 * minute
+            table.append(_seen(minute + 1, 0.0, *_people(1)))
+        assert synced == [60.0]
+        now_s[0] = 125.0
+        table.append(_seen(5, 0.0, *_people(0)))  # nobody came; who came before is saved all the same
+        assert synced == [60.0, 125.0]
+        assert table._spill is not None
+        assert table._spill.rows == 4
+    file = pq.ParquetFile(tmp_path / "out.parquet")
+    assert [file.metadata.row_group(row).num_rows for row in range(file.num_row_groups)] == [4]
+
+
+def test_a_name_that_cannot_be_given_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(HamrEdgeError, match="cannot write"), EmbeddingTable(tmp_path / "out.parquet", 6) as table:  # noqa: PT012
+        table.append(_seen(1, 0.0, *_people(3)))
+        (tmp_path / "out.parquet").mkdir()
+    assert pq.read_table(tmp_path / "out.partial.parquet").num_rows == 3
+    assert "3 embeddings are kept in" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_earlier_part_is_not_replaced(tmp_path: Path) -> None:
+    for count in (3, 1, 2):
+        with pytest.raises(RuntimeError), EmbeddingTable(tmp_path / "out.parquet", 6) as table:  # noqa: PT012
+            table.append(_seen(1, 0.0, *_people(count)))
+            raise RuntimeError("broke")
+        assert pq.read_table(table.partial).num_rows == count
+    assert [pq.read_table(tmp_path / f"out.partial{tag}.parquet").num_rows for tag in ("", "-2", "-3")] == [3, 1, 2]
 
 
 def test_wrong_rows_are_named(tmp_path: Path) -> None:
