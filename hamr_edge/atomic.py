@@ -41,15 +41,19 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(_TOKEN_BYTES)}{path.suffix}")
 
 
-def delete_leftovers(path: Path) -> None:
-    """Delete what a killed process left under a name of :func:`temporary_name`; for who alone writes ``path``."""
+def find_leftovers(path: Path) -> list[Path]:
+    """What lies beside ``path`` under a name of :func:`temporary_name`: of a process that writes it, or was killed."""
     pattern = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}{re.escape(path.suffix)}")
-    for found in path.parent.iterdir():
-        if pattern.fullmatch(found.name):
-            try:
-                found.unlink(missing_ok=True)
-            except OSError as error:
-                _log.warning("%s is what a killed process left of %s, and cannot be deleted: %s", found, path, error)
+    return sorted(found for found in path.parent.iterdir() if pattern.fullmatch(found.name))
+
+
+def delete_leftovers(path: Path) -> None:
+    """Delete what a killed process left of ``path``; for who alone writes it."""
+    for found in find_leftovers(path):
+        try:
+            found.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s is what a killed process left of %s, and cannot be deleted: %s", found, path, error)
 
 
 def sync_folder(folder: Path) -> None:

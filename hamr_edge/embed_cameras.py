@@ -15,11 +15,14 @@ from hamr_edge.camera_report import EmbeddedFrame
 from hamr_edge.cameras import Camera, CameraPipeline
 from hamr_edge.embed_report import EmbedSummary
 from hamr_edge.embedding_table import EmbeddingTable
+from hamr_edge.errors import InputError
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.identities import Identities
 from hamr_edge.output_file import OutputFile
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.timeline import Timeline
+
+_TICK_S = 10.0
 
 
 class AnnotatedVideos:
@@ -112,7 +115,7 @@ def embed_cameras(
     should_stop: Callable[[], bool] | None = None,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> EmbedRun:
-    """Embed everyone that the cameras see.
+    """Embed everyone that the cameras see. A frame with an embedding that cannot be kept counts as failed.
 
     Args:
         cameras: Their sources are read to their ends.
@@ -140,9 +143,16 @@ def embed_cameras(
         timeline=timeline,
     )
     with pipeline:
-        for seen in pipeline:
-            with timeline.span("write", seen.camera):
-                table.append(seen)
+        for seen in pipeline.frames(_TICK_S):
+            if seen is None:
+                table.save_when_due()
+                continue
+            try:
+                with timeline.span("write", seen.camera):
+                    table.append(seen)
+            except InputError as error:  # what the frame holds; the disk's errors end the run
+                pipeline.frame_failed(seen, error)
+                continue
             if videos is not None:
                 with timeline.span("annotate", seen.camera):
                     videos.append(seen)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hamr_edge import __version__
 from hamr_edge.arrow_spill import ArrowSpill, import_pyarrow
 from hamr_edge.camera_report import EmbeddedFrame
-from hamr_edge.errors import HamrEdgeError
+from hamr_edge.errors import HamrEdgeError, InputError
 from hamr_edge.killed_runs import recover_killed_runs
 from hamr_edge.output_file import OutputFile
 from hamr_edge.sidecar import Sidecar
@@ -106,8 +106,8 @@ class EmbeddingTable:
         """Add the people of one frame; nobody is fine. Its arrays must not change afterwards: they are written later.
 
         Raises:
-            HamrEdgeError: The table is not open, shapes disagree, an embedding is not finite, or the file cannot be
-                written.
+            InputError: An embedding is not finite; nothing of this frame is added, and others may follow.
+            HamrEdgeError: The table is not open, shapes disagree, or the file cannot be written.
         """
         if self._spill is None:
             raise HamrEdgeError(f"table {self._file.path} is not open; use it in a 'with' statement")
@@ -120,7 +120,7 @@ class EmbeddingTable:
             )
         wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(wrong):
-            raise HamrEdgeError(
+            raise InputError(
                 f"{seen.camera}, frame {seen.frame.number}: embedding {wrong[0]} is not finite; the model overflows on "
                 "this crop, 'hamr-edge bench' measures how often"
             )

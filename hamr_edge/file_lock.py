@@ -18,7 +18,9 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def lock_file(path: Path) -> Iterator[bool]:
-    """Let one writer of a file in at a time: wait until nobody else is in here for ``path``; yields whether the others are kept out.
+    """Let one writer of a file in at a time: wait until nobody else is in here for ``path``.
+
+    Yields whether the others are kept out.
 
     The lock is on a hidden, empty file beside ``path``, which stays: ``path`` itself is replaced, and a lock on it
     would go with the old one. It ends with the process that holds it. False where the system or the file system has no

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from hamr_edge.atomic import check_target, temporary_name
+from hamr_edge.atomic import check_target, find_leftovers, temporary_name
 from hamr_edge.errors import InputError
 from hamr_edge.text_file import to_writable
 
@@ -62,5 +61,4 @@ class OutputFile:
 
     def left_behind(self, suffix: str) -> list[Path]:
         """Temporary files of other processes for ``path`` that end in ``suffix``, killed or running."""
-        pattern = re.compile(rf"\.{re.escape(self.path.stem)}\.\d+{re.escape(suffix)}")
-        return sorted(file for file in self.path.parent.iterdir() if pattern.fullmatch(file.name))
+        return find_leftovers(self.path.with_suffix(suffix))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -17,15 +20,93 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from hamr_edge import Embedder, HamrEdgeError, embedding_table
 from hamr_edge.camera_report import EmbeddedFrame
-from hamr_edge.cameras import Camera
+from hamr_edge.cameras import Camera, CameraPipeline
 from hamr_edge.cli import hamr_edge
-from hamr_edge.embed_cameras import AnnotatedVideos
+from hamr_edge.embed_cameras import AnnotatedVideos, EmbedRun, embed_cameras
+from hamr_edge.embedding_table import EmbeddingTable
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.identities import Identities
+from hamr_edge.pipeline import EmbeddingService
+from hamr_edge.timeline import Timeline
 from hamr_edge.video import Frame
 from tests.test_cameras import ListedFrames, find_square
 from tests.video_files import moving_square, read_video, write_video
+
+
+@pytest.fixture
+def service(tiny_artifact: Path) -> Iterator[EmbeddingService]:
+    with Embedder(tiny_artifact, "cpu", 1) as embedder, EmbeddingService(embedder, max_delay_ms=2) as service:
+        yield service
+
+
+def _embed(names: list[str], frames: int, service: EmbeddingService, table: EmbeddingTable) -> EmbedRun:
+    cameras = [Camera(name, ListedFrames(name, frames), find_square) for name in names]
+    readers = [FrameReader(camera.source) for camera in cameras]
+    return embed_cameras(cameras, readers, service, table, Timeline())
+
+
+def _spoil(camera: str, numbers: set[int]) -> mock._patch[object]:
+    """Let the first embedding of these frames be no number."""
+    give = CameraPipeline.frames
+
+    def frames(self: CameraPipeline, tick_s: float) -> Iterator[EmbeddedFrame | None]:
+        for seen in give(self, tick_s):
+            if seen is not None and seen.camera == camera and seen.frame.number in numbers:
+                seen.embeddings[0] = np.nan
+            yield seen
+
+    return mock.patch.object(CameraPipeline, "frames", frames)
+
+
+def test_an_embedding_that_is_no_number_costs_its_frame(tmp_path: Path, service: EmbeddingService) -> None:
+    path, dim = tmp_path / "o.parquet", service._embedder.sidecar.embedding_dim
+    with _spoil("a", {2, 3}), EmbeddingTable(path, dim) as table:
+        run = _embed(["a", "b"], 8, service, table)
+    assert [run.summary.cameras[name].failed for name in ("a", "b")] == [2, 0]
+    assert [run.summary.cameras[name].embedded for name in ("a", "b")] == [6, 8]
+    assert "frames failed: a: 2, the last frame 3: a, frame 3: embedding 0 is not finite" in str(run.failure)
+    rows = pq.read_table(path).to_pylist()
+    frames = {name: {row["frame"] for row in rows if row["camera"] == name} for name in ("a", "b")}
+    assert frames == {"a": {1, 5, 6, 7}, "b": {1, 2, 3, 5, 6, 7}}
+    assert run.summary.people == len(rows)
+
+
+def test_a_disk_that_is_full_ends_the_run(tmp_path: Path, service: EmbeddingService) -> None:
+    dim = service._embedder.sidecar.embedding_dim
+    full = mock.patch("hamr_edge.arrow_spill.ArrowSpill.append", side_effect=OSError(28, "No space left"))
+    with (
+        mock.patch.object(embedding_table, "_BATCH_BYTES", 4 * dim),
+        full,
+        pytest.raises(HamrEdgeError, match=r"cannot write .*No space left"),
+        EmbeddingTable(tmp_path / "o.parquet", dim) as table,
+    ):
+        _embed(["a", "b"], 8, service, table)
+
+
+def test_what_came_is_saved_while_nothing_comes(
+    tmp_path: Path, service: EmbeddingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hamr_edge.embed_cameras._TICK_S", 0.05)
+    source = ListedFrames("a", 8, fault_at=4)
+    table = EmbeddingTable(tmp_path / "o.parquet", service._embedder.sidecar.embedding_dim)
+    saved = []
+
+    def save() -> None:
+        if table._spill is not None and table.rows == 6:
+            monkeypatch.setattr(embedding_table, "_SAVE_EVERY_S", 0.0)
+            save_now()
+            saved.append(table._spill.rows)
+            source.let_go.set()
+
+    save_now = table.save_when_due
+    with table:
+        monkeypatch.setattr(table, "save_when_due", save)
+        camera = Camera("a", source, find_square)
+        embed_cameras([camera], [FrameReader(source, stall_after_s=math.inf)], service, table, Timeline())
+    assert saved[-1] == 6
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 12
 
 
 def test_each_camera_has_a_file_of_its_own(tmp_path: Path) -> None:
