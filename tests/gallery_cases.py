@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from hamr_edge.embedding_space import EmbeddingSpace
@@ -25,3 +28,18 @@ def crowd(people: int, views: int, index: IndexKind = "exact", seed: int = 0) ->
             row = person * views + view
             gallery.enrol(f"p{person}", rows[row][None], ("north", "south")[view % 2], time_s=1000.0 + row)
     return gallery, rows
+
+
+def read_members(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def change_member(path: Path, member: str, change: object) -> None:
+    members = read_members(path)
+    if member == "header":
+        header = json.loads(members["header"].tobytes())
+        members["header"] = np.frombuffer(json.dumps({**header, **change}).encode(), np.uint8)  # type: ignore[dict-item]
+    else:
+        members[member] = change(members[member])  # type: ignore[operator]
+    np.savez(path, **members)  # type: ignore[arg-type]
