@@ -30,6 +30,7 @@ from hamr_edge.embedder import Embedder
 from hamr_edge.errors import GateError
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.json_file import STDOUT, check_json_target, write_json
+from hamr_edge.malloc_arenas import limit_malloc_arenas
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.progress import progress_bar
 from hamr_edge.reconnect import Reconnect
@@ -235,6 +236,7 @@ def camera_soak(
     """Play each VIDEO over and over as cameras with faults; exit code 3 when something is lost or grows."""
     if json_file is not None:
         check_json_target(json_file)
+    limit_malloc_arenas()
     with Embedder(model, threads=threads) as embedder:
         report = soak(videos, embedder, open_detector(detector, threads=threads), frames, every, quiet)
     if json_file is not None:

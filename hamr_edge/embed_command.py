@@ -26,6 +26,7 @@ from hamr_edge.embedder import Embedder
 from hamr_edge.embedding_table import EmbeddingTable, table_metadata
 from hamr_edge.frame_reader import FrameReader
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
+from hamr_edge.malloc_arenas import limit_malloc_arenas
 from hamr_edge.output_file import OutputFile
 from hamr_edge.pipeline import EmbeddingService
 from hamr_edge.progress import progress_bar
@@ -73,6 +74,7 @@ def embed(
     those of a run that was killed, the next run keeps as OUT.recovered.parquet.
     """
     check_camera_flags(flags, sources)
+    limit_malloc_arenas()
     refuse_options("--video", video is None, {"--identity-threshold": identity_threshold})
     # All that can be wrong is found before the long work.
     import_pyarrow()

@@ -28,6 +28,7 @@ from hamr_edge.frame_reader import FrameReader
 from hamr_edge.gallery_index import IndexKind
 from hamr_edge.identities import DEFAULT_IDENTITY_THRESHOLD, Identities
 from hamr_edge.looped_source import LoopedSource
+from hamr_edge.malloc_arenas import limit_malloc_arenas
 from hamr_edge.mjpeg_page import LOCAL_HOSTS, MjpegPage
 from hamr_edge.naming import Naming
 from hamr_edge.pipeline import EmbeddingService
@@ -96,6 +97,7 @@ def watch(
     A camera that is away is waited for (--reconnect). When every camera has failed, watch ends with an error.
     """
     check_camera_flags(flags, sources)
+    limit_malloc_arenas()
     if quiet:
         click.get_current_context().with_resource(quiet_log())
     refuse_options(
