@@ -14,8 +14,9 @@ from hamr_edge.growing_array import GrowingArray
 
 IndexKind = Literal["exact", "flat", "codes", "hnsw"]
 INDEX_KINDS: tuple[str, ...] = get_args(IndexKind)
-CANDIDATES = {"codes": 1024, "hnsw": 256}
-"""Rows that an approximate index proposes for a query, at least; the exact cosine then decides."""
+CANDIDATES = {"codes": 4096, "hnsw": 256}
+"""Rows that an approximate index proposes for a query, at least; the exact cosine then decides. With 1,024, ``codes``
+found the nearest of a million in 99.5 % of searches for one network's embeddings, and in 97.2 % for another's."""
 _BLOCK_BYTES = 16 << 20
 _PRODUCTS_WITHOUT_BLAS = 1 << 24
 """Up to here, 3 ms on one core, BLAS is left out: its threads wait in a loop after their work and, on two cores, double
