@@ -86,17 +86,6 @@ def expected_keys(artifact: Path, sidecar: Sidecar) -> dict[str, Any]:
     }
 
 
-def check_tracker_config(path: Path) -> None:
-    """Pass where :func:`find_tracker_faults` finds no error.
-
-    Raises:
-        InputError: The file is no such configuration.
-        GateError: A key is missing or contradicts the artifact; the message lists them all.
-        UnavailableError: PyYAML is not installed.
-    """
-    raise_faults(find_tracker_faults(path), path)
-
-
 def find_tracker_faults(path: Path) -> list[ConfigFault]:
     """Hold the ReID section of a tracker's configuration against the artifact that its ``onnxFile`` names.
 

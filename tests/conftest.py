@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hamr_edge.export.exporting import Exported
     from hamr_edge.export.triton_repository import WrittenModel
     from tests.gpu_double import Machine
+    from tests.slow_embedder import HeldEmbedder
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +67,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, synthetic_dataset: Path
     run = tmp_path_factory.mktemp("checkpoint") / "run"
     train(TINY, open_dataset(synthetic_dataset), run, quiet=True)
     return run
+
+
+@pytest.fixture
+def held(tiny_artifact: Path) -> Iterator[HeldEmbedder]:
+    """An open embedder whose batches wait when a test says so; let go at the end."""
+    from tests.slow_embedder import HeldEmbedder
+
+    with HeldEmbedder(tiny_artifact) as embedder:
+        yield embedder
+        embedder.let_go()
 
 
 @pytest.fixture(scope="session")

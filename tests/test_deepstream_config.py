@@ -10,7 +10,8 @@ import yaml
 
 from hamr_edge import InputError
 from hamr_edge.errors import GateError
-from hamr_edge.export.deepstream_config import check_tracker_config, write_tracker_config
+from hamr_edge.export.config_faults import raise_faults
+from hamr_edge.export.deepstream_config import find_tracker_faults, write_tracker_config
 from hamr_edge.export.exporting import Exported
 from hamr_edge.sidecar import load_sidecar
 from tests.artifacts import write_tiny_artifact
@@ -24,7 +25,7 @@ def test_the_tracker_section_is_what_the_artifact_needs(tracker: Path) -> None:
     assert (section["reidFeatureSize"], section["batchSize"]) == (sidecar.embedding_dim, sidecar.max_batch)
     assert (section["networkMode"], section["colorFormat"], section["inputOrder"], section["keepAspc"]) == (1, 0, 0, 0)
     assert (section["offsets"], section["netScaleFactor"], section["addFeatureNormalization"]) == ([0, 0, 0], 1, 0)
-    check_tracker_config(tracker)
+    raise_faults(find_tracker_faults(tracker), tracker)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_an_edited_tracker_section_is_held_against_the_artifact(
     assert old in text
     tracker.write_text(text.replace(old, new))
     with pytest.raises(GateError, match=re.escape(message)):
-        check_tracker_config(tracker)
+        raise_faults(find_tracker_faults(tracker), tracker)
     result = run("lint", tracker)
     assert isinstance(result.exception, GateError)
     assert message in result.output
@@ -75,7 +76,7 @@ def test_an_edited_tracker_section_is_held_against_the_artifact(
 
 def test_a_missing_workspace_may_be_too_small(tracker: Path) -> None:
     tracker.write_text(tracker.read_text().replace("  workspaceSize:", "  # workspaceSize:"))
-    check_tracker_config(tracker)
+    raise_faults(find_tracker_faults(tracker), tracker)
     result = run("lint", tracker)
     assert result.exception is None
     assert "warning: workspaceSize at ReID (deepstream): workspaceSize is missing" in result.output
@@ -94,7 +95,7 @@ def test_a_missing_workspace_may_be_too_small(tracker: Path) -> None:
 def test_a_section_without_a_network_is_named(tracker: Path, value: str, message: str) -> None:
     tracker.write_text(re.sub("onnxFile: .*", f"onnxFile: {value}", tracker.read_text()))
     with pytest.raises(GateError, match=message):
-        check_tracker_config(tracker)
+        raise_faults(find_tracker_faults(tracker), tracker)
     assert "error: onnxFile at ReID (deepstream): " in run("lint", tracker).output
 
 
@@ -102,10 +103,10 @@ def test_an_engine_of_an_earlier_export_is_seen(tracker: Path) -> None:
     section = yaml.safe_load(tracker.read_text())["ReID"]
     artifact, engine = (tracker.parent / section[key] for key in ("onnxFile", "modelEngineFile"))
     engine.write_bytes(b"plan")
-    check_tracker_config(tracker)
+    raise_faults(find_tracker_faults(tracker), tracker)
     os.utime(engine, ns=(0, artifact.stat().st_mtime_ns - 1))
     with pytest.raises(GateError, match=r"engine is older than the artifact"):
-        check_tracker_config(tracker)
+        raise_faults(find_tracker_faults(tracker), tracker)
     before = tracker.read_text()
     tracker.write_text(before + "# mine\n")
     with pytest.raises(GateError, match="delete it") as caught:
@@ -169,4 +170,4 @@ def test_what_is_no_tracker_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "t.yml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match="not a tracker's configuration"):
-        check_tracker_config(path)
+        raise_faults(find_tracker_faults(path), path)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from hamr_edge.timeline import Timeline
 from tests.slow_embedder import POISON, HeldEmbedder
 
 PERSON = [[10, 10, 40, 90]]
-
-
-@pytest.fixture
-def held(tiny_artifact: Path) -> Iterator[HeldEmbedder]:
-    with HeldEmbedder(tiny_artifact) as embedder:
-        yield embedder
-        embedder.let_go()
 
 
 def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -7,9 +7,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,13 +19,6 @@ from tests.slow_embedder import HeldEmbedder
 
 FRAME = np.full((60, 60, 3), 100, np.uint8)
 PERSON = [[5, 5, 20, 40]]
-
-
-@pytest.fixture
-def held(tiny_artifact: Path) -> Iterator[HeldEmbedder]:
-    with HeldEmbedder(tiny_artifact) as embedder:
-        yield embedder
-        embedder.let_go()
 
 
 def check_ended(service: EmbeddingService, futures: list[Future[np.ndarray]]) -> None:
